@@ -1,0 +1,84 @@
+# What to call:
+#   make build       bin/layerfs
+#   make demo        install what is missing, build an image, load it, mount it
+#   make check       lint and all tests; what a contributor and CI run
+#   make help        the other targets
+
+SHELL        := /bin/bash
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The tag drops the man-page generator of urfave/cli and its two modules.
+TAGS         := urfave_cli_no_docs
+LDFLAGS      := -X main.version=$(VERSION)
+PREFIX       ?= /usr/local
+FUZZTIME     ?= 30s
+# A test that hangs on a mount must not hang the machine.
+TESTTIMEOUT  ?= 600s
+BENCHFLAGS   ?=
+TOOLS        := $(CURDIR)/.cache/bin
+STATICCHECK  := $(TOOLS)/staticcheck-v0.8.2
+GOFUMPT      := $(TOOLS)/gofumpt-v0.12.0
+
+# Static: the binary runs on any Linux, and the user database is read by Go.
+export CGO_ENABLED ?= 0
+
+.PHONY: all build install check test test-race test-fuse fuzz bench lint fmt demo demo-clean clean help
+
+all: build
+
+build: ## build bin/layerfs
+	go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/layerfs ./cmd/layerfs
+
+install: build ## install it below PREFIX (/usr/local)
+	install -D -m 0755 bin/layerfs $(DESTDIR)$(PREFIX)/bin/layerfs
+
+check: lint test ## lint and all tests
+
+test: ## all tests; what the machine lacks is skipped with the reason
+	go test -timeout $(TESTTIMEOUT) ./...
+
+# The race detector needs cgo.
+test-race: ## all tests with the race detector
+	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) ./...
+
+test-fuse: ## the tests that mount; a missing device is a failure
+	LAYERFS_TEST_REQUIRE=$${LAYERFS_TEST_REQUIRE:+$$LAYERFS_TEST_REQUIRE,}fuse \
+		go test -timeout $(TESTTIMEOUT) -count=1 ./fs/... ./cmd/... ./internal/...
+
+# go test fuzzes one target at a time.
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+			echo "== $$(dirname "$$file") $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		done; \
+	done
+
+bench: build ## compare with the programs that are installed; BENCHFLAGS are passed on
+	go run ./internal/bench $(BENCHFLAGS)
+
+lint: $(STATICCHECK) $(GOFUMPT) ## vet, staticcheck, gofumpt and the rules of the repository
+	go vet ./...
+	$(STATICCHECK) ./...
+	@files=$$($(GOFUMPT) -l .); if [ -n "$$files" ]; then echo "gofumpt: run make fmt for:"; echo "$$files"; exit 1; fi
+	go test ./internal/lint
+
+fmt: $(GOFUMPT) ## format the source
+	$(GOFUMPT) -w .
+
+$(STATICCHECK):
+	GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@v0.8.2 && mv $(TOOLS)/staticcheck $@
+
+$(GOFUMPT):
+	GOBIN=$(TOOLS) go install mvdan.cc/gofumpt@v0.12.0 && mv $(TOOLS)/gofumpt $@
+
+demo: build ## install what is missing, build an image from Debian packages, load and mount it
+	testdata/images/demo.sh
+
+demo-clean: ## unmount and remove the demo
+	testdata/images/demo.sh --clean
+
+clean: ## remove what was built
+	rm -rf bin .cache
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
