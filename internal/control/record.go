@@ -1,0 +1,278 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNotMounted is returned when no living process serves a mount point.
+	ErrNotMounted = errors.New("not mounted")
+	// ErrClaimed is returned when another living process already serves a mount
+	// point.
+	ErrClaimed = errors.New("already mounted")
+)
+
+// A Record says which process serves a mount. The names of its JSON fields are
+// those that "layerfs mounts --format json" prints.
+type Record struct {
+	// Mountpoint is absolute and has no symbolic links in it.
+	Mountpoint string `json:"mountpoint"`
+	// PID is the serving process, as it sees itself.
+	PID int `json:"pid"`
+	// Store is the root directory of the store.
+	Store string `json:"store"`
+	// Driver is what serves: "fuse".
+	Driver string `json:"driver"`
+	// Since is when the mount began to answer.
+	Since time.Time `json:"since"`
+	// Image is the one image that is mounted; empty means the whole store.
+	Image string `json:"image,omitempty"`
+	// Log is the file that the process writes its messages to; empty when it
+	// writes them to its standard error.
+	Log string `json:"log,omitempty"`
+}
+
+// A Registry is the set of records below one runroot.
+type Registry struct {
+	runroot string
+}
+
+// NewRegistry returns the registry of a runroot; it touches no file.
+func NewRegistry(runroot string) *Registry { return &Registry{runroot: runroot} }
+
+func (r *Registry) dir() string { return filepath.Join(r.runroot, "mounts") }
+
+func (r *Registry) path(mountpoint string) string {
+	return filepath.Join(r.dir(), key(mountpoint)+".json")
+}
+
+// LogPath returns the file for the messages of the process that serves
+// mountpoint.
+func (r *Registry) LogPath(mountpoint string) string {
+	return filepath.Join(r.runroot, "log", key(mountpoint)+".log")
+}
+
+// key turns a mount point into a file name.
+func key(mountpoint string) string {
+	sum := sha256.Sum256([]byte(mountpoint))
+	return hex.EncodeToString(sum[:16])
+}
+
+// A Claim is a record that this process holds.
+type Claim struct {
+	path string
+	file *os.File
+}
+
+// Claim publishes rec as being served by the calling process until Release or
+// the end of the process. It returns ErrClaimed while another process holds the
+// mount point.
+func (r *Registry) Claim(rec Record) (*Claim, error) {
+	if err := os.MkdirAll(r.dir(), 0o700); err != nil {
+		return nil, fmt.Errorf("record of the mount: %w", err)
+	}
+	raw, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(r.dir(), ".new-")
+	if err != nil {
+		return nil, fmt.Errorf("record of the mount: %w", err)
+	}
+	c, err := r.publish(f, r.path(rec.Mountpoint), append(raw, '\n'))
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// publish locks and fills f and links it to path, in place of a dead record.
+func (r *Registry) publish(f *os.File, path string, raw []byte) (*Claim, error) {
+	defer os.Remove(f.Name())
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	if _, err := f.Write(raw); err != nil {
+		return nil, err
+	}
+	unlock, err := lockDir(r.dir())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	rec, alive, err := read(path)
+	switch {
+	case err == nil && alive:
+		return nil, fmt.Errorf("%s: %w by process %d", rec.Mountpoint, ErrClaimed, rec.PID)
+	case err == nil:
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("record of the mount: %w", err)
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return nil, fmt.Errorf("record of the mount: %w", err)
+	}
+	return &Claim{path: path, file: f}, nil
+}
+
+// Release withdraws the record. The file goes before the lock does, so that
+// nobody takes it for that of a killed process.
+func (c *Claim) Release() error {
+	err := os.Remove(c.path)
+	return errors.Join(err, c.file.Close())
+}
+
+// Mounts returns the records of all living processes, sorted by mount point, and
+// removes those of dead ones.
+func (r *Registry) Mounts() ([]Record, error) {
+	entries, err := os.ReadDir(r.dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var records []Record
+	for _, e := range entries {
+		path := filepath.Join(r.dir(), e.Name())
+		if !strings.HasSuffix(path, ".json") {
+			r.sweep(path)
+			continue
+		}
+		rec, err := r.living(path)
+		if errors.Is(err, ErrNotMounted) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, rec)
+	}
+	slices.SortFunc(records, func(a, b Record) int { return cmp.Compare(a.Mountpoint, b.Mountpoint) })
+	return records, nil
+}
+
+// Find returns the record of a mount point, ErrNotMounted when no living process
+// serves it.
+func (r *Registry) Find(mountpoint string) (Record, error) {
+	rec, err := r.living(r.path(mountpoint))
+	if errors.Is(err, ErrNotMounted) {
+		return Record{}, fmt.Errorf("%s: %w", mountpoint, ErrNotMounted)
+	}
+	return rec, err
+}
+
+// Wait returns when no process serves mountpoint any more, or with the context's
+// error.
+func (r *Registry) Wait(ctx context.Context, mountpoint string) error {
+	for {
+		_, err := r.Find(mountpoint)
+		if errors.Is(err, ErrNotMounted) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// living returns the record at path; ErrNotMounted when there is none or its
+// owner is dead.
+func (r *Registry) living(path string) (Record, error) {
+	rec, alive, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, ErrNotMounted
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	if !alive {
+		r.removeDead(path)
+		return Record{}, ErrNotMounted
+	}
+	return rec, nil
+}
+
+// read returns the record at path and whether its owner lives. The lock that it
+// tries is a shared one: readers do not take each other for owners.
+func read(path string) (rec Record, alive bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Record{}, false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if err == nil {
+		return Record{}, false, nil
+	}
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return Record{}, false, fmt.Errorf("lock %s: %w", path, err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return Record{}, false, err
+	}
+	if err := json.Unmarshal(raw, &rec); err != nil {
+		return Record{}, false, fmt.Errorf("record %s: %w", path, err)
+	}
+	return rec, true, nil
+}
+
+// removeDead removes the file of a dead process. It looks again under the lock of
+// the directory, because a new process may have taken the place. Errors do not
+// matter: what stays is removed by the next one who meets it.
+func (r *Registry) removeDead(path string) {
+	unlock, err := lockDir(r.dir())
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if _, alive, err := read(path); err == nil && !alive {
+		os.Remove(path)
+	}
+}
+
+// sweep removes the temporary file of a process that died while it published a
+// record. A minute of age leaves alone one that is not locked yet.
+func (r *Registry) sweep(path string) {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Minute {
+		r.removeDead(path)
+	}
+}
+
+// lockDir makes the caller the only one who puts records in or takes dead ones
+// out; it is held for a few system calls only.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
