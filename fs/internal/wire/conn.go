@@ -1,0 +1,226 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// errUnmounted ends a worker when the kernel is done with the connection.
+var errUnmounted = errors.New("unmounted")
+
+// ErrProtocol is returned when the kernel's first message is not one that this package understands.
+var ErrProtocol = errors.New("fuse: the kernel did not begin with a message of protocol 7")
+
+// Options say how a connection is served.
+type Options struct {
+	// Workers is the number of threads that answer requests; 0 means one per CPU, at least two.
+	Workers int
+	// Passthrough asks the kernel for the ability to read files itself (see Conn.RegisterBacking).
+	Passthrough bool
+	// IDMapped allows the mount to be ID-mapped; it needs default_permissions.
+	IDMapped bool
+	// Panicked is called after a request has panicked and was answered with EIO.
+	Panicked func(op string, node uint64, reason any)
+}
+
+// Conn is a connection to the kernel.
+type Conn struct {
+	fd      int
+	file    *os.File
+	handler Handler
+	rare    *fuse.ProtocolServer
+	opts    Options
+	workers []*worker
+
+	init    []byte // the INIT message as the kernel sent it
+	panics  atomic.Uint64
+	started sync.Once
+	done    chan struct{}
+	err     error // why the workers ended; valid after done
+}
+
+// New returns a connection that answers the requests that come in over the device file: hot ones with h, rare ones
+// with raw. The Conn owns device from here on. Nothing is read before Start.
+func New(device *os.File, h Handler, raw fuse.RawFileSystem, o Options) *Conn {
+	if o.Workers <= 0 {
+		o.Workers = max(2, runtime.NumCPU())
+	}
+	if o.Panicked == nil {
+		o.Panicked = func(string, uint64, any) {}
+	}
+	c := &Conn{handler: h, opts: o, file: device, fd: -1, done: make(chan struct{})}
+	if device != nil {
+		// Fd leaves the descriptor in blocking mode, which is what the workers want.
+		c.fd = int(device.Fd())
+	}
+	c.rare = fuse.NewProtocolServer(raw, mountOptions(o))
+	for range o.Workers {
+		c.workers = append(c.workers, newWorker(c))
+	}
+	return c
+}
+
+// mountOptions are what go-fuse negotiates in INIT.
+func mountOptions(o Options) *fuse.MountOptions {
+	m := &fuse.MountOptions{
+		MaxWrite:                 MaxRead, // go-fuse derives max_pages from it; tuneInit sets the size of writes
+		MaxBackground:            64,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		DisableSplice:            true,
+		IDMappedMount:            o.IDMapped,
+		Options:                  []string{"default_permissions"},
+		Logger:                   log.New(io.Discard, "", 0),
+		ExtraCapabilities: fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HAS_RESEND |
+			fuse.CAP_HAS_EXPIRE_ONLY,
+	}
+	if !o.Passthrough {
+		// Negotiated but unused it would still cost a level of file system stacking.
+		m.DisabledCapabilities |= fuse.CAP_PASSTHROUGH
+	} else {
+		// OPEN is answered, so the kernel must not conclude that it need not ask.
+		m.DisabledCapabilities |= fuse.CAP_NO_OPEN_SUPPORT
+	}
+	return m
+}
+
+// tuneInit changes what go-fuse cannot be told. Without passthrough the stack depth stays zero: overlayfs may then be
+// stacked on top twice.
+func (c *Conn) tuneInit(out *fuse.InitOut) {
+	out.MaxWrite = maxWrite
+	if !c.opts.Passthrough {
+		out.MaxStackDepth = 0
+	}
+}
+
+// Start answers the kernel's INIT message and begins to serve; it returns when the file system answers.
+func (c *Conn) Start() error {
+	err := errors.New("fuse: served already")
+	c.started.Do(func() {
+		if err = c.handshake(); err == nil {
+			go c.serve()
+		}
+	})
+	return err
+}
+
+func (c *Conn) handshake() error {
+	w := c.workers[0]
+	n, err := c.read(w.in)
+	if err != nil {
+		return fmt.Errorf("fuse: first message: %w", err)
+	}
+	if n < inHeaderSize || (*fuse.InHeader)(unsafe.Pointer(&w.in[0])).Opcode != OpInit {
+		return ErrProtocol
+	}
+	c.init = append([]byte(nil), w.in[:n]...)
+	head, _ := w.answer(w.in[:n], true)
+	if (*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status != 0 {
+		return ErrProtocol
+	}
+	w.counts[OpInit].Add(1)
+	return w.write(head, nil)
+}
+
+// serve runs the workers to their end.
+func (c *Conn) serve() {
+	var wg sync.WaitGroup
+	errs := make([]error, len(c.workers))
+	for i, w := range c.workers {
+		wg.Go(func() { errs[i] = w.run() })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if !errors.Is(err, errUnmounted) {
+			c.err = err
+		}
+	}
+	close(c.done)
+}
+
+// Done is closed when the connection has ended and no worker runs any more.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err says why the connection ended: nil after an unmount. It is valid once Done is closed.
+func (c *Conn) Err() error { return c.err }
+
+// Fd returns the descriptor of the connection; it belongs to the Conn. A process that takes over a mount needs it and
+// InitMessage.
+func (c *Conn) Fd() int { return c.fd }
+
+// InitMessage returns the first message of the kernel as it came.
+func (c *Conn) InitMessage() []byte { return c.init }
+
+// Close closes the descriptor. Without another copy of it the kernel then fails every request with ENOTCONN.
+// Preconditions: Done is closed, or Start was never called or failed.
+func (c *Conn) Close() error { return c.file.Close() }
+
+// read waits for one request.
+func (c *Conn) read(buf []byte) (int, error) {
+	for {
+		n, err := syscall.Read(c.fd, buf)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT:
+			// ENOENT: the request was interrupted before anybody read it.
+		case syscall.ENODEV, syscall.ECONNABORTED, syscall.ENOTCONN:
+			return 0, errUnmounted
+		default:
+			return 0, fmt.Errorf("read /dev/fuse: %w", err)
+		}
+	}
+}
+
+// Quiesce returns when every request that was being answered when it was called has been answered. What no new request
+// can reach is unused from then on. It must not be called from a handler.
+func (c *Conn) Quiesce() {
+	for _, w := range c.workers {
+		was := w.busy.Load()
+		for pause := time.Microsecond; was&1 == 1 && w.busy.Load() == was; pause = min(2*pause, 10*time.Millisecond) {
+			time.Sleep(pause)
+		}
+	}
+}
+
+// Counts returns how many requests were answered since the start, by operation.
+func (c *Conn) Counts() map[string]uint64 {
+	m := make(map[string]uint64)
+	for op := range opCount {
+		var n uint64
+		for _, w := range c.workers {
+			n += w.counts[op].Load()
+		}
+		if n == 0 {
+			continue
+		}
+		m[opName(uint32(op))] += n
+	}
+	return m
+}
+
+func opName(op uint32) string {
+	if op < opCount && opNames[op] != "" {
+		return opNames[op]
+	}
+	return "other"
+}
+
+// panicked reports a panic of a request: the first hundred, so that a damaged file that is read in a loop does not
+// fill a disk with log.
+func (c *Conn) panicked(op uint32, node uint64, reason any) {
+	if c.panics.Add(1) <= 100 {
+		c.opts.Panicked(opName(op), node, reason)
+	}
+}

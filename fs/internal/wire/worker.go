@@ -1,0 +1,319 @@
+package wire
+
+import (
+	"bytes"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// worker answers one request at a time. Everything it needs for that it owns.
+type worker struct {
+	c   *Conn
+	in  []byte
+	out []byte
+	dir Dir
+	iov [2]syscall.Iovec
+
+	// busy is odd while a request is being answered; see Conn.Quiesce.
+	busy atomic.Uint64
+	// counts are the requests answered, by opcode; only this worker adds.
+	counts [opCount]atomic.Uint64
+	_      [64]byte // keeps the counters of two workers out of one cache line
+}
+
+func newWorker(c *Conn) *worker {
+	// Slices of uint64 so that the structures in them are aligned.
+	return &worker{c: c, in: aligned(inSize), out: aligned(outHeaderSize + MaxRead)}
+}
+
+func aligned(n int) []byte {
+	words := make([]uint64, (n+7)/8)
+	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), n)
+}
+
+// run answers requests until the file system is unmounted or the connection is broken.
+func (w *worker) run() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	debug.SetPanicOnFault(true)
+	for {
+		n, err := w.c.read(w.in)
+		if err != nil {
+			return err
+		}
+		if n < inHeaderSize {
+			continue
+		}
+		w.busy.Add(1)
+		op := w.one(w.in[:n])
+		w.busy.Add(1)
+		if op == OpDestroy {
+			return errUnmounted
+		}
+	}
+}
+
+// one answers one request and returns its opcode.
+func (w *worker) one(in []byte) uint32 {
+	h := (*fuse.InHeader)(unsafe.Pointer(&in[0]))
+	op := h.Opcode
+	w.counts[min(op, opCount-1)].Add(1)
+	head, tail := w.answer(in, false)
+	if head == nil {
+		return op
+	}
+	if err := w.write(head, tail); err == syscall.EFAULT && tail != nil {
+		// The mapping that tail lies in became unreadable: ask for a copy, which says what is wrong.
+		head, tail = w.answer(in, true)
+		_ = w.write(head, tail)
+	}
+	return op
+}
+
+// write sends an answer of one or two parts. ENOENT means that nobody waits for it any more.
+func (w *worker) write(head, tail []byte) error {
+	if len(tail) == 0 {
+		// RawSyscall: copying a small buffer to the kernel does not block, so the scheduler need not know.
+		_, _, e := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(w.c.fd), uintptr(unsafe.Pointer(&head[0])), uintptr(len(head)))
+		return errnoErr(e)
+	}
+	w.iov[0] = syscall.Iovec{Base: &head[0], Len: uint64(len(head))}
+	w.iov[1] = syscall.Iovec{Base: &tail[0], Len: uint64(len(tail))}
+	// Syscall: the kernel reads tail, which may have to come from a disk first.
+	_, _, e := syscall.Syscall(syscall.SYS_WRITEV, uintptr(w.c.fd), uintptr(unsafe.Pointer(&w.iov[0])), 2)
+	runtime.KeepAlive(w)
+	w.iov[1].Base = nil
+	return errnoErr(e)
+}
+
+func errnoErr(e syscall.Errno) error {
+	if e == 0 {
+		return nil
+	}
+	return e
+}
+
+// answer decodes a request and returns the message to send, in one or two parts; none means that the kernel expects
+// none. It never panics, whatever in holds. Preconditions: in holds at least a header and lies aligned.
+func (w *worker) answer(in []byte, copied bool) (head, tail []byte) {
+	h := (*fuse.InHeader)(unsafe.Pointer(&in[0]))
+	defer func() {
+		if r := recover(); r != nil {
+			w.c.panicked(h.Opcode, h.NodeId, r)
+			head, tail = w.fail(h, syscall.EIO), nil
+		}
+	}()
+	n, tail, errno := w.dispatch(h, in, copied)
+	switch {
+	case errno != 0:
+		return w.fail(h, errno), nil
+	case n < 0:
+		return nil, nil
+	}
+	out := (*fuse.OutHeader)(unsafe.Pointer(&w.out[0]))
+	*out = fuse.OutHeader{Length: uint32(outHeaderSize + n + len(tail)), Unique: h.Unique}
+	return w.out[:outHeaderSize+n], tail
+}
+
+// fail returns the message for an error, or nothing for a request that is never answered.
+func (w *worker) fail(h *fuse.InHeader, errno syscall.Errno) []byte {
+	switch h.Opcode {
+	case OpForget, OpBatchForget, OpNotifyReply:
+		return nil
+	}
+	out := (*fuse.OutHeader)(unsafe.Pointer(&w.out[0]))
+	*out = fuse.OutHeader{Length: uint32(outHeaderSize), Status: -int32(errno), Unique: h.Unique}
+	return w.out[:outHeaderSize]
+}
+
+// noReply is returned as length by requests that have no answer.
+const noReply = -1
+
+// dispatch puts the body of the answer behind the header in w.out and returns its length; tail is a body that lies
+// elsewhere.
+func (w *worker) dispatch(h *fuse.InHeader, in []byte, copied bool) (n int, tail []byte, errno syscall.Errno) {
+	switch h.Opcode {
+	case OpLookup:
+		n, errno = w.lookup(h, in)
+	case OpGetattr:
+		n, errno = w.getattr(h, in)
+	case OpRead:
+		return w.readData(h, in, copied)
+	case OpReaddir, OpReaddirplus:
+		n, errno = w.readdir(h, in)
+	case OpReadlink:
+		tail, errno = w.c.handler.Readlink(h.NodeId)
+		return w.small(tail, MaxRead, errno)
+	case OpGetxattr:
+		return w.getxattr(h, in)
+	case OpListxattr:
+		return w.listxattr(h, in)
+	case OpForget:
+		if len(in) >= forgetInSize {
+			w.c.handler.Forget(h.NodeId, (*fuse.ForgetIn)(unsafe.Pointer(h)).Nlookup)
+		}
+		return noReply, nil, 0
+	case OpBatchForget:
+		w.batchForget(in)
+		return noReply, nil, 0
+	case OpNotifyReply:
+		return noReply, nil, 0
+	case OpDestroy:
+		return 0, nil, 0
+	default:
+		return w.rare(h, in)
+	}
+	return n, nil, errno
+}
+
+// rare answers from the table or asks the raw file system.
+func (w *worker) rare(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) {
+	if h.Opcode >= opCount {
+		return 0, nil, syscall.ENOSYS
+	}
+	if errno := refusals[h.Opcode]; errno != 0 {
+		return 0, nil, errno
+	}
+	switch h.Opcode {
+	case OpInit, OpStatfs, OpOpen, OpRelease, OpLseek:
+	default:
+		return 0, nil, syscall.ENOSYS
+	}
+	// The iov slices and the request are allocated; these are rare.
+	n, status := w.c.rare.HandleRequest([][]byte{in}, [][]byte{w.out})
+	if status != fuse.OK || n < outHeaderSize {
+		return 0, nil, syscall.EIO
+	}
+	if e := (*fuse.OutHeader)(unsafe.Pointer(&w.out[0])).Status; e != 0 {
+		return 0, nil, syscall.Errno(-e)
+	}
+	if h.Opcode == OpInit && n >= outHeaderSize+initOutSize {
+		w.c.tuneInit((*fuse.InitOut)(unsafe.Pointer(&w.out[outHeaderSize])))
+	}
+	return n - outHeaderSize, nil, 0
+}
+
+// name returns the bytes up to the first zero from offset at on.
+func name(in []byte, at int) ([]byte, bool) {
+	if at > len(in) {
+		return nil, false
+	}
+	in = in[at:]
+	i := bytes.IndexByte(in, 0)
+	if i <= 0 {
+		return nil, false
+	}
+	return in[:i], true
+}
+
+func (w *worker) lookup(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
+	name, ok := name(in, inHeaderSize)
+	if !ok {
+		return 0, syscall.EINVAL
+	}
+	out := (*fuse.EntryOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+	*out = fuse.EntryOut{}
+	return entryOutSize, w.c.handler.Lookup(h.NodeId, name, out)
+}
+
+func (w *worker) getattr(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
+	if len(in) < getattrInSize {
+		return 0, syscall.EINVAL
+	}
+	out := (*fuse.AttrOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+	*out = fuse.AttrOut{}
+	return attrOutSize, w.c.handler.GetAttr(h.NodeId, out)
+}
+
+func (w *worker) readData(h *fuse.InHeader, in []byte, copied bool) (int, []byte, syscall.Errno) {
+	if len(in) < readInSize {
+		return 0, nil, syscall.EINVAL
+	}
+	r := (*fuse.ReadIn)(unsafe.Pointer(h))
+	if r.Offset > 1<<63-1-MaxRead {
+		return 0, nil, syscall.EINVAL
+	}
+	buf := w.out[outHeaderSize : outHeaderSize+int(min(r.Size, MaxRead))]
+	data, errno := w.c.handler.Read(h.NodeId, buf, int64(r.Offset), copied)
+	switch {
+	case errno != 0 || len(data) == 0:
+		return 0, nil, errno
+	case len(data) > len(buf):
+		return 0, nil, syscall.EIO
+	case &data[0] == &buf[0]:
+		return len(data), nil, 0
+	}
+	return 0, data, 0
+}
+
+func (w *worker) readdir(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
+	if len(in) < readInSize {
+		return 0, syscall.EINVAL
+	}
+	r := (*fuse.ReadIn)(unsafe.Pointer(h))
+	buf := w.out[outHeaderSize : outHeaderSize+int(min(r.Size, MaxRead))]
+	w.dir = Dir{Offset: r.Offset, Plus: h.Opcode == OpReaddirplus, buf: buf}
+	errno := w.c.handler.ReadDir(h.NodeId, &w.dir)
+	return w.dir.n, errno
+}
+
+// small returns a value of limited size as the body of an answer; the caller has said how much it takes.
+func (w *worker) small(v []byte, limit int, errno syscall.Errno) (int, []byte, syscall.Errno) {
+	switch {
+	case errno != 0:
+		return 0, nil, errno
+	case len(v) > limit:
+		return 0, nil, syscall.ERANGE
+	}
+	return copy(w.out[outHeaderSize:], v), nil, 0
+}
+
+func (w *worker) getxattr(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) {
+	if len(in) < xattrInSize {
+		return 0, nil, syscall.EINVAL
+	}
+	name, ok := name(in, xattrInSize)
+	if !ok {
+		return 0, nil, syscall.EINVAL
+	}
+	v, errno := w.c.handler.GetXattr(h.NodeId, name)
+	return w.xattr(in, v, errno)
+}
+
+func (w *worker) listxattr(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) {
+	if len(in) < xattrInSize {
+		return 0, nil, syscall.EINVAL
+	}
+	// Listed behind the place of the size, so that both answers can be made from it.
+	buf := w.out[outHeaderSize+8 : outHeaderSize+8 : len(w.out)]
+	list, errno := w.c.handler.ListXattr(h.NodeId, buf)
+	return w.xattr(in, list, errno)
+}
+
+// xattr answers a request for the value v, or for its size when the request has no room for one.
+func (w *worker) xattr(in, v []byte, errno syscall.Errno) (int, []byte, syscall.Errno) {
+	size := (*fuse.GetXAttrIn)(unsafe.Pointer(&in[0])).Size
+	if size != 0 || errno != 0 {
+		return w.small(v, int(min(size, MaxRead)), errno)
+	}
+	*(*fuse.GetXAttrOut)(unsafe.Pointer(&w.out[outHeaderSize])) = fuse.GetXAttrOut{Size: uint32(len(v))}
+	return 8, nil, 0
+}
+
+func (w *worker) batchForget(in []byte) {
+	const head, one = 8, 16
+	if len(in) < inHeaderSize+head {
+		return
+	}
+	count := *(*uint32)(unsafe.Pointer(&in[inHeaderSize]))
+	in = in[inHeaderSize+head:]
+	for ; count > 0 && len(in) >= one; count, in = count-1, in[one:] {
+		e := (*[2]uint64)(unsafe.Pointer(&in[0]))
+		w.c.handler.Forget(e[0], e[1])
+	}
+}
