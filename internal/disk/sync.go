@@ -55,6 +55,9 @@ func honoursSyncFS(f *os.File) bool {
 	return false
 }
 
+// Dir returns the directory that the Syncer was opened with.
+func (s *Syncer) Dir() string { return s.dir.Name() }
+
 // Close releases the Syncer. It syncs nothing.
 func (s *Syncer) Close() error { return s.dir.Close() }
 
