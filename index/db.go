@@ -1,0 +1,153 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Version is the schema version that this package reads and writes.
+const Version = 1
+
+// DefaultTimeout is how long a transaction waits for the lock before ErrBusy.
+const DefaultTimeout = 30 * time.Second
+
+// A DB is the index of one store. It holds no file open between transactions and
+// may be used by any number of goroutines.
+type DB struct {
+	path    string
+	timeout time.Duration
+}
+
+// New returns the index at path, which need not exist: reading an absent index is
+// reading an empty one, and the first Update makes it. A timeout of 0 means
+// DefaultTimeout.
+func New(path string, timeout time.Duration) *DB {
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	return &DB{path: path, timeout: timeout}
+}
+
+// Path returns the path of index.db.
+func (db *DB) Path() string { return db.path }
+
+// View calls fn with a read-only transaction that sees the newest committed
+// state. Nothing that fn got from the transaction may be kept after it returns,
+// except the records, which are copies.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	release, err := db.lock(ctx, false, "")
+	if err != nil {
+		return err
+	}
+	defer release()
+	b, err := bolt.Open(db.path, 0o600, &bolt.Options{ReadOnly: true, Timeout: db.timeout})
+	if errors.Is(err, fs.ErrNotExist) {
+		return fn(&Tx{})
+	}
+	if err != nil {
+		return db.openError(err)
+	}
+	defer b.Close()
+	return b.View(func(tx *bolt.Tx) error {
+		root, err := rootOf(tx)
+		if err != nil {
+			return err
+		}
+		return fn(&Tx{root: root})
+	})
+}
+
+// Update calls fn with a read-write transaction and commits when fn returns nil;
+// otherwise nothing has changed. The purpose, such as "load", is told to those who
+// wait. Update returns after the commit has reached the disk.
+func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) error {
+	release, err := db.lock(ctx, true, purpose)
+	if err != nil {
+		return err
+	}
+	defer release()
+	b, err := bolt.Open(db.path, 0o600, &bolt.Options{Timeout: db.timeout, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return db.openError(err)
+	}
+	err = b.Update(func(tx *bolt.Tx) error {
+		root, err := createRoot(tx)
+		if err != nil {
+			return err
+		}
+		t := &Tx{root: root}
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.bumpGeneration()
+	})
+	if cerr := b.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("index: %w", cerr)
+	}
+	return err
+}
+
+func (db *DB) openError(err error) error {
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("%w: %s is locked by another program", ErrBusy, db.path)
+	case errors.Is(err, os.ErrPermission), errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("index: %w", err)
+	case isOSError(err):
+		return fmt.Errorf("index: %w", err)
+	}
+	return fmt.Errorf("%w: %s: %w; run `layerfs check`", ErrDamaged, db.path, err)
+}
+
+func isOSError(err error) bool {
+	var pe *fs.PathError
+	var se *os.SyscallError
+	return errors.As(err, &pe) || errors.As(err, &se)
+}
+
+var versionKey = []byte("v" + strconv.Itoa(Version))
+
+// rootOf finds the version bucket. A file without any is an index that was being
+// created when its writer died; it is empty.
+func rootOf(tx *bolt.Tx) (*bolt.Bucket, error) {
+	if err := refuseNewer(tx); err != nil {
+		return nil, err
+	}
+	return tx.Bucket(versionKey), nil
+}
+
+func createRoot(tx *bolt.Tx) (*bolt.Bucket, error) {
+	if err := refuseNewer(tx); err != nil {
+		return nil, err
+	}
+	root, err := tx.CreateBucketIfNotExists(versionKey)
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	for _, name := range [][]byte{bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies} {
+		if _, err := root.CreateBucketIfNotExists(name); err != nil {
+			return nil, fmt.Errorf("index: %w", err)
+		}
+	}
+	return root, nil
+}
+
+func refuseNewer(tx *bolt.Tx) error {
+	return tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+		v, ok := strings.CutPrefix(string(name), "v")
+		if n, err := strconv.Atoi(v); ok && err == nil && n > Version {
+			return fmt.Errorf("%w: schema %d, but this layerfs knows only up to %d; use a newer layerfs for this store",
+				ErrNewer, n, Version)
+		}
+		return nil
+	})
+}

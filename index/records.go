@@ -1,0 +1,61 @@
+package index
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Name is a normalized reference and what it points to.
+type Name struct {
+	Name     string             `json:"name"`     // for example docker.io/library/debian:12
+	Image    digest.Digest      `json:"image"`    // ID of the image
+	Manifest ocispec.Descriptor `json:"manifest"` // the manifest that this name stands for
+	Slot     uint32             `json:"slot"`     // view slot; a new one whenever the name gets another image
+	Created  time.Time          `json:"created"`  // when the name got this image
+}
+
+// An Image is the record of one image.
+type Image struct {
+	ID        digest.Digest      `json:"id"` // digest of the config
+	Slot      uint32             `json:"slot"`
+	Config    ocispec.Descriptor `json:"config"`
+	Manifests []Manifest         `json:"manifests"` // every manifest it came in with, the oldest first
+	Layers    []digest.Digest    `json:"layers"`    // DiffIDs, bottom first
+	Platform  ocispec.Platform   `json:"platform"`
+	Created   *time.Time         `json:"created,omitempty"` // as the config says
+	Loaded    time.Time          `json:"loaded"`            // when the record was made
+	Metadata  string             `json:"metadata,omitempty"`
+}
+
+// A Manifest is one manifest of an image together with the layer blobs that it
+// names, in the order of [Image.Layers].
+type Manifest struct {
+	Descriptor ocispec.Descriptor   `json:"descriptor"`
+	Layers     []ocispec.Descriptor `json:"layers"`
+}
+
+// A Layer is the record of one layer.
+type Layer struct {
+	DiffID  digest.Digest        `json:"diffid"`
+	Slot    uint32               `json:"slot"`
+	Size    int64                `json:"size"`  // bytes of the uncompressed tar
+	Blobs   []ocispec.Descriptor `json:"blobs"` // the compressed forms that it came in
+	Created time.Time            `json:"created"`
+
+	Entries   int64 `json:"entries"`    // names in the tree, whiteouts included
+	Files     int64 `json:"files"`      // regular files, hard links counted once
+	Whiteouts int64 `json:"whiteouts"`  // deleted names and opaque directories
+	Bytes     int64 `json:"bytes"`      // sum of the logical sizes of the regular files
+	Bodies    int64 `json:"bodies"`     // distinct file contents
+	BodyBytes int64 `json:"body_bytes"` // their bytes
+	MetaBytes int64 `json:"meta_bytes"` // bytes of the tree and the split metadata
+}
+
+// A Body says where the content of a file lies.
+type Body struct {
+	Pack   uint64 // 0: an object file of its own
+	Offset int64  // in the pack
+	Size   int64
+}
