@@ -24,13 +24,14 @@ var ErrProtocol = errors.New("fuse: the kernel did not begin with a message of p
 
 // Options say how a connection is served.
 type Options struct {
-	// Workers is the number of threads that answer requests; 0 means one per CPU, at least two.
+	// Workers is the number of threads that answer requests; 0 means one per CPU, but at least four: a worker that waits for a
+	// disk answers nobody else.
 	Workers int
 	// Passthrough asks the kernel for the ability to read files itself (see Conn.RegisterBacking).
 	Passthrough bool
 	// IDMapped allows the mount to be ID-mapped; it needs default_permissions.
 	IDMapped bool
-	// Panicked is called after a request has panicked and was answered with EIO.
+	// Panicked is called after a request has panicked, or its content could not be read, and was answered with EIO.
 	Panicked func(op string, node uint64, reason any)
 }
 
@@ -54,7 +55,7 @@ type Conn struct {
 // with raw. The Conn owns device from here on. Nothing is read before Start.
 func New(device *os.File, h Handler, raw fuse.RawFileSystem, o Options) *Conn {
 	if o.Workers <= 0 {
-		o.Workers = max(2, runtime.NumCPU())
+		o.Workers = min(max(4, runtime.NumCPU()), 16)
 	}
 	if o.Panicked == nil {
 		o.Panicked = func(string, uint64, any) {}
@@ -125,7 +126,7 @@ func (c *Conn) handshake() error {
 		return ErrProtocol
 	}
 	c.init = append([]byte(nil), w.in[:n]...)
-	head, _ := w.answer(w.in[:n], true)
+	head, _ := w.answer(w.in[:n])
 	if (*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status != 0 {
 		return ErrProtocol
 	}

@@ -2,10 +2,12 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,18 +84,24 @@ func TestMounted(t *testing.T) {
 	}
 }
 
-// TestUnreadableMapping hands out memory that cannot be read: the answer must come as a copy.
+// TestUnreadableMapping hands out memory that cannot be read: EIO for the reader, and the connection lives on.
 func TestUnreadableMapping(t *testing.T) {
 	hole, err := unix.Mmap(-1, 0, 1<<16, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(hole)
-	y := &toy{dirs: 1, files: 1, content: bytes.Repeat([]byte("x"), 10000), unreadable: hole}
-	dir, _ := mountToy(t, y, Options{})
-	got, err := os.ReadFile(filepath.Join(dir, "d0", "f0"))
-	if err != nil || !bytes.Equal(got, y.content) {
-		t.Errorf("got %d bytes, %v", len(got), err)
+	y := &toy{dirs: 1, files: 2, content: bytes.Repeat([]byte("x"), 10000), unreadable: hole}
+	var said atomic.Int32
+	dir, _ := mountToy(t, y, Options{Panicked: func(string, uint64, any) { said.Add(1) }})
+	if _, err := os.ReadFile(filepath.Join(dir, "d0", "f0")); !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v, want EIO", err)
+	}
+	if said.Load() == 0 {
+		t.Error("nothing was said about it")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "d0", "f1")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -89,10 +89,9 @@ type Handler interface {
 	GetAttr(node uint64, out *fuse.AttrOut) syscall.Errno
 
 	// Read returns up to len(buf) bytes of node from off on: fewer only at the end of the file, since the kernel takes
-	// a short answer for a new file size. The result is a part of buf or, unless copied is set, memory that stays
-	// readable until the request is over. When that memory turns out not to be readable Read is called again with
-	// copied set.
-	Read(node uint64, buf []byte, off int64, copied bool) ([]byte, syscall.Errno)
+	// a short answer for a new file size. The result is the beginning of buf or memory that stays readable until the
+	// request is over. Should it not be readable after all (a mapping of a damaged file), the kernel answers EIO.
+	Read(node uint64, buf []byte, off int64) ([]byte, syscall.Errno)
 
 	// ReadDir appends entries to out, beginning with the one after out.Offset.
 	ReadDir(node uint64, out *Dir) syscall.Errno

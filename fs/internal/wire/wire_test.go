@@ -74,7 +74,7 @@ func TestHotEqualsRare(t *testing.T) {
 		"statfs":            request(OpStatfs, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			head, tail := w.answer(bytes.Clone(in), false)
+			head, tail := w.answer(bytes.Clone(in))
 			got := message(head, tail)
 			out := aligned(MaxRead + 4096)
 			n, status := c.rare.HandleRequest([][]byte{bytes.Clone(in)}, [][]byte{out})
@@ -104,7 +104,7 @@ func TestXattrSizes(t *testing.T) {
 		{"list", request(OpListxattr, 1, pair{A: 9}), 0, "user.toy\x00"},
 		{"list too small", request(OpListxattr, 1, pair{A: 8}), -int32(syscall.ERANGE), ""},
 	} {
-		head, tail := w.answer(c.in, false)
+		head, tail := w.answer(c.in)
 		got := message(head, tail)
 		h := (*fuse.OutHeader)(unsafe.Pointer(&got[0]))
 		if h.Status != c.errn || string(got[outHeaderSize:]) != c.body || h.Length != uint32(len(got)) || h.Unique != 77 {
@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 		OpOpen: syscall.ENOSYS, OpOpendir: syscall.ENOSYS, OpFlush: syscall.ENOSYS, OpAccess: syscall.ENOSYS,
 		OpInterrupt: syscall.ENOSYS, 63: syscall.ENOSYS, 99: syscall.ENOSYS, 1 << 31: syscall.ENOSYS,
 	} {
-		head, _ := w.answer(request(op, 1, [8]uint64{}), false)
+		head, _ := w.answer(request(op, 1, [8]uint64{}))
 		if got := syscall.Errno(-(*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status); got != want {
 			t.Errorf("%s (%d): got %v, want %v", opName(op), op, got, want)
 		}
@@ -130,9 +130,9 @@ func TestRefusals(t *testing.T) {
 func TestForget(t *testing.T) {
 	got := map[uint64]uint64{}
 	w := newToyConn(&toy{forgotten: func(node, n uint64) { got[node] += n }}).workers[0]
-	w.answer(request(OpForget, 9, uint64(3)), false)
-	w.answer(request(OpBatchForget, 0, pair{A: 2}, [4]uint64{9, 4, 8, 1}), false)
-	w.answer(request(OpBatchForget, 0, pair{A: 1 << 31}, [2]uint64{7, 1}), false) // says more than it holds
+	w.answer(request(OpForget, 9, uint64(3)))
+	w.answer(request(OpBatchForget, 0, pair{A: 2}, [4]uint64{9, 4, 8, 1}))
+	w.answer(request(OpBatchForget, 0, pair{A: 1 << 31}, [2]uint64{7, 1})) // says more than it holds
 	if diff := cmp.Diff(map[uint64]uint64{9: 7, 8: 1, 7: 1}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -140,7 +140,7 @@ func TestForget(t *testing.T) {
 
 func TestPanicIsEIO(t *testing.T) {
 	w := newToyConn(&toy{}).workers[0]
-	head, _ := w.answer(request(OpReadlink, 666), false)
+	head, _ := w.answer(request(OpReadlink, 666))
 	if got := (*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status; got != -int32(syscall.EIO) {
 		t.Errorf("status %d", got)
 	}
@@ -157,7 +157,7 @@ func TestNoAllocations(t *testing.T) {
 		"getxattr":    request(OpGetxattr, 3, pair{A: 100}, "user.toy"),
 		"forget":      request(OpForget, 3, uint64(1)),
 	} {
-		if n := testing.AllocsPerRun(100, func() { w.answer(in, false) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { w.answer(in) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -179,7 +179,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		in := aligned(len(data))
 		copy(in, data)
-		head, tail := w.answer(in, false)
+		head, tail := w.answer(in)
 		if head == nil {
 			return
 		}

@@ -63,19 +63,19 @@ func (w *worker) one(in []byte) uint32 {
 	h := (*fuse.InHeader)(unsafe.Pointer(&in[0]))
 	op := h.Opcode
 	w.counts[min(op, opCount-1)].Add(1)
-	head, tail := w.answer(in, false)
+	head, tail := w.answer(in)
 	if head == nil {
 		return op
 	}
-	if err := w.write(head, tail); err == syscall.EFAULT && tail != nil {
-		// The mapping that tail lies in became unreadable: ask for a copy, which says what is wrong.
-		head, tail = w.answer(in, true)
-		_ = w.write(head, tail)
+	// ENOENT means that nobody waits any more. After EFAULT, which means that tail lies in a damaged mapping, the
+	// kernel has answered EIO itself: see fuse_dev_do_write.
+	if err := w.write(head, tail); err == syscall.EFAULT {
+		w.c.panicked(op, h.NodeId, "its content is mapped from a file that is shorter than it was")
 	}
 	return op
 }
 
-// write sends an answer of one or two parts. ENOENT means that nobody waits for it any more.
+// write sends an answer of one or two parts.
 func (w *worker) write(head, tail []byte) error {
 	if len(tail) == 0 {
 		// RawSyscall: copying a small buffer to the kernel does not block, so the scheduler need not know.
@@ -100,7 +100,7 @@ func errnoErr(e syscall.Errno) error {
 
 // answer decodes a request and returns the message to send, in one or two parts; none means that the kernel expects
 // none. It never panics, whatever in holds. Preconditions: in holds at least a header and lies aligned.
-func (w *worker) answer(in []byte, copied bool) (head, tail []byte) {
+func (w *worker) answer(in []byte) (head, tail []byte) {
 	h := (*fuse.InHeader)(unsafe.Pointer(&in[0]))
 	defer func() {
 		if r := recover(); r != nil {
@@ -108,7 +108,7 @@ func (w *worker) answer(in []byte, copied bool) (head, tail []byte) {
 			head, tail = w.fail(h, syscall.EIO), nil
 		}
 	}()
-	n, tail, errno := w.dispatch(h, in, copied)
+	n, tail, errno := w.dispatch(h, in)
 	switch {
 	case errno != 0:
 		return w.fail(h, errno), nil
@@ -136,14 +136,14 @@ const noReply = -1
 
 // dispatch puts the body of the answer behind the header in w.out and returns its length; tail is a body that lies
 // elsewhere.
-func (w *worker) dispatch(h *fuse.InHeader, in []byte, copied bool) (n int, tail []byte, errno syscall.Errno) {
+func (w *worker) dispatch(h *fuse.InHeader, in []byte) (n int, tail []byte, errno syscall.Errno) {
 	switch h.Opcode {
 	case OpLookup:
 		n, errno = w.lookup(h, in)
 	case OpGetattr:
 		n, errno = w.getattr(h, in)
 	case OpRead:
-		return w.readData(h, in, copied)
+		return w.readData(h, in)
 	case OpReaddir, OpReaddirplus:
 		n, errno = w.readdir(h, in)
 	case OpReadlink:
@@ -230,7 +230,7 @@ func (w *worker) getattr(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
 	return attrOutSize, w.c.handler.GetAttr(h.NodeId, out)
 }
 
-func (w *worker) readData(h *fuse.InHeader, in []byte, copied bool) (int, []byte, syscall.Errno) {
+func (w *worker) readData(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) {
 	if len(in) < readInSize {
 		return 0, nil, syscall.EINVAL
 	}
@@ -239,7 +239,7 @@ func (w *worker) readData(h *fuse.InHeader, in []byte, copied bool) (int, []byte
 		return 0, nil, syscall.EINVAL
 	}
 	buf := w.out[outHeaderSize : outHeaderSize+int(min(r.Size, MaxRead))]
-	data, errno := w.c.handler.Read(h.NodeId, buf, int64(r.Offset), copied)
+	data, errno := w.c.handler.Read(h.NodeId, buf, int64(r.Offset))
 	switch {
 	case errno != 0 || len(data) == 0:
 		return 0, nil, errno
