@@ -62,7 +62,7 @@ func (d *Disk) Create(path string, perm fs.FileMode) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{disk: d, f: f}, nil
+	return &File{disk: d, f: f, path: path}, nil
 }
 
 // Mkdir makes one directory.

@@ -12,10 +12,11 @@ import (
 type File struct {
 	disk *Disk
 	f    *os.File
+	path string // a file without a name yet has the one that it will get
 }
 
-// Name returns the path that the file was created with.
-func (f *File) Name() string { return f.f.Name() }
+// Name returns the path that the file was created for.
+func (f *File) Name() string { return f.path }
 
 // OS returns the open file, for reading and for calls that change nothing.
 func (f *File) OS() *os.File { return f.f }

@@ -83,7 +83,7 @@ func (d *Disk) createUnnamed(path string, perm fs.FileMode) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{disk: d, f: f}, nil
+	return &File{disk: d, f: f, path: path}, nil
 }
 
 // writeAndLink fills a file without a name and names it path.

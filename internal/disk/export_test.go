@@ -1,0 +1,4 @@
+package disk
+
+// ForceSyncFS decides whether s uses syncfs.
+func (s *Syncer) ForceSyncFS(whole bool) { s.whole = whole }
