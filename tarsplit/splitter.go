@@ -188,9 +188,8 @@ func (b *bodyReader) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
-// skipMember records what is left of the current member: raw data, padding. A
-// stream that ends inside the padding ends properly, as in archive/tar.
-func (s *Splitter) skipMember() error {
+// rawBody records what is left of the current body with the headers.
+func (s *Splitter) rawBody() error {
 	start := s.src.off
 	for s.body > 0 {
 		p := s.src.buffered()
@@ -202,6 +201,15 @@ func (s *Splitter) skipMember() error {
 			return err
 		}
 		s.body -= int64(n)
+	}
+	return nil
+}
+
+// skipMember records what is left of the current member: raw data, padding. A
+// stream that ends inside the padding ends properly, as in archive/tar.
+func (s *Splitter) skipMember() error {
+	if err := s.rawBody(); err != nil {
+		return err
 	}
 	pad := s.src.peek(int(s.pad))
 	short := int64(len(pad)) < s.pad
