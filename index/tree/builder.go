@@ -258,6 +258,16 @@ func (b *Builder) File(path string, m Meta, size int64, body Sum, bodySize int64
 	return nil
 }
 
+// Body adds a body to the table that no file of the tree has: the layer's tar
+// holds it nevertheless, for example as the content of a whiteout.
+func (b *Builder) Body(sum Sum, size int64) error {
+	if size <= 0 || size > low48 {
+		return fmt.Errorf("body of %d bytes: %w", size, ErrInvalid)
+	}
+	_, err := b.bodies.Append(content{sum: sum, size: size})
+	return err
+}
+
 // setContent gives node n a content.
 func (b *Builder) setContent(n *node, size int64, body Sum, bodySize int64, sparse []Extent) error {
 	if size < 0 || bodySize < 0 || bodySize > low48 || sparse == nil && size != bodySize {

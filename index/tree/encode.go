@@ -53,17 +53,14 @@ func (b *Builder) Finish(w io.Writer, places func([]Sum) ([]Place, error)) (Stat
 	return f.stats, e.err
 }
 
-// sortBodies numbers the distinct bodies of the tree in the order of digests.
+// sortBodies numbers the distinct bodies of the layer in the order of digests:
+// also those that no file of the tree shows, because the layer's tar needs them.
 func (b *Builder) sortBodies() error {
 	f, contents := b.fin, b.bodies.Slice()
 	keys := spool.NewArray[sortKey](b.dir)
 	defer keys.Close() // scratch
-	for _, i := range f.others.Slice() {
-		n := b.inodes.At(int(i))
-		if n.kind != KindRegular || n.ref == 0 {
-			continue
-		}
-		k := sortKey{prefix: prefix(contents[n.ref-1].sum[:8]), index: n.ref - 1}
+	for i := range contents {
+		k := sortKey{prefix: prefix(contents[i].sum[:8]), index: uint32(i)}
 		if _, err := keys.Append(k); err != nil {
 			return err
 		}
