@@ -1,0 +1,208 @@
+package union
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// DefaultCacheBytes is how much a cache keeps unless told otherwise.
+const DefaultCacheBytes = 8 << 20
+
+const (
+	borderSlots  = 1 << 15 // borders that a cache remembers
+	keepListings = 4       // listings kept however large they are
+	itemBytes    = 144     // what an item costs beside what it holds
+)
+
+// Cache keeps what was computed about merged directories, in bounded memory. Any
+// number of stacks may share one.
+type Cache struct {
+	stacks atomic.Uint32 // the last stack's number
+
+	mu       sync.Mutex
+	chains   lru
+	listings lru
+	borders  []border // by a hash of the key, a newer one replaces an older one
+}
+
+// key names a directory of a stack: stack<<32 | DirID.
+type key uint64
+
+// key returns the key of a directory.
+func (s *Stack) key(id DirID) key { return key(s.id)<<32 | key(id) }
+
+// border is a single directory and its merged parent.
+type border struct {
+	key    key
+	parent DirID
+}
+
+// item is what is known about a merged directory, or the listing of one.
+type item struct {
+	key        key
+	prev, next *item
+	bytes      int
+	parent     DirID
+	rest       []contrib // contributors behind the first
+	listing    *Listing
+}
+
+// NewCache returns a cache that keeps about so many bytes, DefaultCacheBytes when
+// 0. Beyond that it keeps the few listings last used, however large, for readers
+// come back to them for every piece.
+func NewCache(bytes int64) *Cache {
+	if bytes == 0 {
+		bytes = DefaultCacheBytes
+	}
+	half := int(bytes / 2)
+	return &Cache{chains: lru{max: half}, listings: lru{max: half, keep: keepListings}}
+}
+
+// merged returns the contributors, behind the first, of a merged directory.
+func (c *Cache) merged(k key) ([]contrib, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if it := c.chains.get(k); it != nil {
+		return it.rest, true
+	}
+	return nil, false
+}
+
+// known is like merged but also knows borders.
+func (c *Cache) known(k key) (rest []contrib, border, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.slot(k); b != nil && b.key == k {
+		return nil, true, true
+	}
+	if it := c.chains.get(k); it != nil {
+		return it.rest, false, true
+	}
+	return nil, false, false
+}
+
+// slot returns the slot of a border, nil when there are none yet.
+// Preconditions: c.mu is held.
+func (c *Cache) slot(k key) *border {
+	if c.borders == nil {
+		return nil
+	}
+	return &c.borders[uint64(k)*0x9e3779b97f4a7c15>>32%borderSlots]
+}
+
+// border returns the parent of a directory that is a known border.
+func (c *Cache) border(k key) (DirID, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.slot(k); b != nil && b.key == k {
+		return b.parent, true
+	}
+	return 0, false
+}
+
+// putBorder remembers a border.
+func (c *Cache) putBorder(k key, parent DirID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.borders == nil {
+		c.borders = make([]border, borderSlots)
+	}
+	*c.slot(k) = border{k, parent}
+}
+
+// putMerged remembers a copy of the contributors, behind the first, of a merged
+// directory and returns it.
+func (c *Cache) putMerged(k key, parent DirID, rest []contrib) []contrib {
+	rest = slices.Clone(rest)
+	it := &item{key: k, parent: parent, rest: rest, bytes: itemBytes + 8*len(rest)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.chains.put(it)
+	return rest
+}
+
+// parent returns the parent of a directory that is merged or a border.
+func (c *Cache) parent(k key) (DirID, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.slot(k); b != nil && b.key == k {
+		return b.parent, true
+	}
+	if it := c.chains.get(k); it != nil {
+		return it.parent, true
+	}
+	return 0, false
+}
+
+// listing returns the listing of a directory.
+func (c *Cache) listing(k key) *Listing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if it := c.listings.get(k); it != nil {
+		return it.listing
+	}
+	return nil
+}
+
+// putListing remembers a listing.
+func (c *Cache) putListing(k key, l *Listing) {
+	it := &item{key: k, listing: l, bytes: itemBytes + l.Bytes()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listings.put(it)
+}
+
+// lru is a map that forgets what was not used for long. Its zero value, with max
+// set, is ready.
+type lru struct {
+	max, keep int
+	bytes     int
+	items     map[key]*item
+	ring      item // head of the list: next is the item used last
+}
+
+// get returns the item of a key, nil when there is none.
+func (l *lru) get(k key) *item {
+	it := l.items[k]
+	if it != nil && l.ring.next != it {
+		it.unlink()
+		l.link(it)
+	}
+	return it
+}
+
+// put adds an item, in the place of an older one of its key.
+func (l *lru) put(it *item) {
+	if l.items == nil {
+		l.items = make(map[key]*item)
+		l.ring.next, l.ring.prev = &l.ring, &l.ring
+	}
+	if old := l.items[it.key]; old != nil {
+		l.drop(old)
+	}
+	l.items[it.key] = it
+	l.bytes += it.bytes
+	l.link(it)
+	for l.bytes > l.max && len(l.items) > max(l.keep, 1) {
+		l.drop(l.ring.prev)
+	}
+}
+
+// drop forgets an item.
+func (l *lru) drop(it *item) {
+	delete(l.items, it.key)
+	l.bytes -= it.bytes
+	it.unlink()
+}
+
+// link puts an item at the head of the list.
+func (l *lru) link(it *item) {
+	it.prev, it.next = &l.ring, l.ring.next
+	it.prev.next, it.next.prev = it, it
+}
+
+// unlink takes an item out of the list.
+func (it *item) unlink() {
+	it.prev.next, it.next.prev = it.next, it.prev
+}
