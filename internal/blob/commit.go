@@ -49,45 +49,50 @@ type staged struct {
 // collector's. An error of register may leave some bodies registered, which is
 // no harm. Commit releases the ingest also when it fails, and removes what is
 // still staged; without writers or after a failed write it fails.
-func (in *Ingest) Commit(register Register) (err error) {
+func (in *Ingest) Commit(register Register) error {
 	if err := in.begin(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, in.cleanUp()) }()
-	if in.err != nil {
-		return in.err
+	published, err := in.commit(register)
+	if !published {
+		err = errors.Join(err, in.removeStaged())
 	}
-	if in.claims.Len() == 0 {
-		return nil
-	}
+	return errors.Join(err, in.release())
+}
+
+// commit does the steps that Commit describes. It reports whether nothing is
+// staged any more.
+func (in *Ingest) commit(register Register) (published bool, err error) {
 	bodies, err := in.sorted()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, bodies.Close()) }()
-
+	if bodies.Len() == 0 {
+		return true, nil
+	}
 	if err := in.closePack(); err != nil {
-		return err
+		return false, err
 	}
 	if err := in.sync.Files(in.stagedFiles(bodies)); err != nil {
-		return err
+		return false, err
 	}
 	if err := in.makeShards(bodies); err != nil {
-		return err
+		return false, err
 	}
 	if err := in.publish(bodies); err != nil {
-		return err
+		return false, err
 	}
 	if err := in.sync.Dirs(in.changedDirs(bodies)); err != nil {
-		return in.unpublish(err)
+		return true, in.unpublish(err)
 	}
 	// From here on errors are reported but nothing is undone, because the index
 	// may name the files.
 	lost, err := in.register(bodies, register)
 	if err != nil {
-		return err
+		return true, err
 	}
-	return in.dropLost(lost)
+	return true, in.dropLost(lost)
 }
 
 // begin checks that the ingest can be committed and marks it as used.
@@ -104,9 +109,12 @@ func (in *Ingest) begin() error {
 	return nil
 }
 
-// sorted returns the bodies in the order of their digests. The caller closes
-// it.
+// sorted returns the bodies in the order of their digests, and the error that
+// makes a commit impossible. The caller closes the array.
 func (in *Ingest) sorted() (*spool.Array[staged], error) {
+	if in.err != nil {
+		return nil, in.err
+	}
 	bodies := spool.NewArray[staged](in.sync.Dir())
 	var err error
 	in.claims.Each(func(sum Sum, c *claim) bool {
@@ -122,15 +130,6 @@ func (in *Ingest) sorted() (*spool.Array[staged], error) {
 	}
 	slices.SortFunc(bodies.Slice(), func(a, b staged) int { return bytes.Compare(a.body.Sum[:], b.body.Sum[:]) })
 	return bodies, nil
-}
-
-// closePack closes the pack if there is one.
-func (in *Ingest) closePack() error {
-	if !in.packMade {
-		return nil
-	}
-	f, _ := in.pack()
-	return f.Close()
 }
 
 // stagedFiles are the files that are to be published.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"sync"
 
@@ -37,6 +36,8 @@ type Ingest struct {
 	err      error  // the first one that makes a commit impossible
 	done     bool   // Commit or Abort was called
 	stats    stats
+
+	packClosed bool // touched by Commit and Abort only
 }
 
 // claim is a body of this ingest: in the pack at offset, or a staged object
@@ -223,21 +224,34 @@ func (in *Ingest) Abort() error {
 	if used {
 		return nil
 	}
-	return in.cleanUp()
+	return errors.Join(in.release(), in.removeStaged())
 }
 
-// cleanUp releases everything and removes the staged files that are left.
-func (in *Ingest) cleanUp() error {
-	errs := []error{in.sync.Close(), in.claims.Close()}
+// release gives back what the ingest holds besides files.
+func (in *Ingest) release() error {
+	return errors.Join(in.sync.Close(), in.claims.Close(), in.closePack())
+}
+
+// closePack closes the pack if there is one. A second call does nothing.
+func (in *Ingest) closePack() error {
+	if !in.packMade || in.packClosed {
+		return nil
+	}
+	in.packClosed = true
+	f, _ := in.pack()
+	return f.Close()
+}
+
+// removeStaged removes the staged files that are left.
+func (in *Ingest) removeStaged() error {
+	var errs []error
 	if in.packMade {
-		f, _ := in.pack()
-		if err := f.Close(); !errors.Is(err, fs.ErrClosed) {
-			errs = append(errs, err)
-		}
 		errs = append(errs, in.store.remove(in.stagedPack()))
 	}
 	for n := uint64(1); n <= in.objects; n++ {
-		errs = append(errs, in.store.remove(in.stagedObject(n)))
+		if err := in.store.remove(in.stagedObject(n)); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
