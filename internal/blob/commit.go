@@ -189,6 +189,7 @@ func (in *Ingest) publish(bodies *spool.Array[staged]) error {
 		if err := in.store.disk.Rename(in.stagedObject(b.object), in.store.objectPath(b.body.Sum)); err != nil {
 			return in.unpublish(err)
 		}
+		in.store.objects.forget(b.body.Sum) // the one that was replaced
 	}
 	return nil
 }
