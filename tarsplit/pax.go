@@ -162,15 +162,16 @@ func (p *paxRecords) apply(h *Header) (bad string) {
 		}
 		*numbers[i].field = v
 	}
-	for _, t := range [...][]byte{p.atime, p.ctime, p.mtime} {
-		if len(t) == 0 {
-			continue
-		}
-		sec, nsec, ok := paxTime(t)
-		if !ok {
+	for _, t := range [...][]byte{p.atime, p.ctime} {
+		if _, _, ok := paxTime(t); len(t) > 0 && !ok {
 			return "a PAX time is invalid"
 		}
-		h.MtimeSec, h.MtimeNsec = sec, nsec
+	}
+	if len(p.mtime) > 0 {
+		var ok bool
+		if h.MtimeSec, h.MtimeNsec, ok = paxTime(p.mtime); !ok {
+			return "the PAX record \"mtime\" is no time"
+		}
 	}
 	return ""
 }

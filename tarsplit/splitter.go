@@ -16,7 +16,7 @@ type PutFunc = func(r io.Reader, size int64) (Sum, error)
 const (
 	wholeBody  = 64 << 10 // bodies up to this size are known to be complete before they are put
 	drainChunk = 1 << 20  // size of the bodies that Drain makes
-	rawTail    = 64 << 10 // bytes behind the end of an archive that Next records without a body
+	rawTail    = 8 << 10  // bytes behind the end of an archive that Next records without a body
 	rawDrained = 4 << 10  // pieces up to this size become no body in Drain
 	zeroRun    = 1 << 10  // runs of zeros of this size at the ends of a chunk are kept out of it
 )
