@@ -1,0 +1,46 @@
+package layers
+
+import (
+	"errors"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+var (
+	// ErrImageUnknown is returned when no image has the name or ID that was given.
+	ErrImageUnknown = errors.New("image not known")
+	// ErrLayerUnknown is returned when no layer has the DiffID that was given.
+	ErrLayerUnknown = errors.New("layer not known")
+	// ErrAmbiguous is returned when an abbreviated ID fits several items; the text
+	// lists them.
+	ErrAmbiguous = errors.New("abbreviated ID is ambiguous")
+	// ErrInvalidName is returned for a reference that the reference grammar of the
+	// distribution project does not allow.
+	ErrInvalidName = errors.New("invalid name")
+	// ErrInUse is returned when something is not removed because something else
+	// still needs it.
+	ErrInUse = errors.New("in use")
+	// ErrVerification is returned when content does not have the digest or the size
+	// that was promised for it.
+	ErrVerification = errors.New("verification failed")
+	// ErrInvalidLayer is returned when a layer is no tar archive, or holds what no
+	// file system can hold.
+	ErrInvalidLayer = errors.New("invalid layer")
+	// ErrInvalidImage is returned when a manifest or a config cannot be understood
+	// or contradict each other.
+	ErrInvalidImage = errors.New("invalid image")
+	// ErrTooLarge is returned when an image is larger than the caller allows.
+	ErrTooLarge = errors.New("larger than allowed")
+	// ErrDamaged is returned when a file of the store is missing or is not what it
+	// was when it was written.
+	ErrDamaged = errors.New("store is damaged")
+	// ErrNotStore is returned by Open for a directory that holds other things.
+	ErrNotStore = errors.New("not a layerfs store")
+	// ErrNewer is returned for a store that a newer layerfs has written in a format
+	// that this one does not know.
+	ErrNewer = index.ErrNewer
+	// ErrBusy is returned when a lock of the store could not be had in time.
+	ErrBusy = index.ErrBusy
+	// ErrReadOnly is returned when a store that was opened read-only is to be changed.
+	ErrReadOnly = errors.New("store is read-only")
+)

@@ -1,0 +1,99 @@
+package layers
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/layerfs/layerfs/internal/disk"
+)
+
+// FormatVersion is the version of the store directory that this package writes.
+const FormatVersion = 1
+
+// A Format is the content of a store's file "format": a version and named features
+// in three classes. An unknown incompatible feature forbids to open the store, an
+// unknown read-only compatible one forbids to change it, an unknown compatible one
+// does not matter.
+type Format struct {
+	Version            int      `json:"version"`
+	Incompatible       []string `json:"incompatible"`
+	ReadOnlyCompatible []string `json:"read_only_compatible"`
+	Compatible         []string `json:"compatible"`
+}
+
+// The features that this package knows.
+var (
+	knownIncompatible       = []string{"pack-v1", "split-v1", "tree-v1"}
+	knownReadOnlyCompatible = []string{}
+)
+
+func newFormat() Format {
+	return Format{
+		Version: FormatVersion, Incompatible: knownIncompatible,
+		ReadOnlyCompatible: []string{}, Compatible: []string{},
+	}
+}
+
+// readFormat reads root/format; fs.ErrNotExist says that there is none.
+func readFormat(root string) (Format, error) {
+	path := filepath.Join(root, "format")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Format{}, err
+	}
+	var f Format
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if err := dec.Decode(&f); err != nil || f.Version <= 0 {
+		return Format{}, fmt.Errorf("%w: %s cannot be read as a format file; restore it from a backup or from another store of the same version", ErrDamaged, path)
+	}
+	return f, nil
+}
+
+// check returns ErrNewer when the store must not be opened, or must not be opened
+// for writing.
+func (f Format) check(root string, readOnly bool) error {
+	if f.Version > FormatVersion {
+		return fmt.Errorf("%w: %s has format %d, but this layerfs knows only up to %d; use a newer layerfs for it",
+			ErrNewer, root, f.Version, FormatVersion)
+	}
+	if unknown := missing(f.Incompatible, knownIncompatible); len(unknown) > 0 {
+		return fmt.Errorf("%w: %s needs the feature %s, which this layerfs does not know; use a newer layerfs for it",
+			ErrNewer, root, strings.Join(unknown, ", "))
+	}
+	if unknown := missing(f.ReadOnlyCompatible, knownReadOnlyCompatible); len(unknown) > 0 && !readOnly {
+		return fmt.Errorf("%w: %s has the feature %s, without which it can only be read; use a newer layerfs to change it",
+			ErrNewer, root, strings.Join(unknown, ", "))
+	}
+	return nil
+}
+
+func missing(have, known []string) []string {
+	var unknown []string
+	for _, name := range have {
+		if !slices.Contains(known, name) {
+			unknown = append(unknown, fmt.Sprintf("%q", name))
+		}
+	}
+	return unknown
+}
+
+// writeFormat makes the directory a store; it comes last, so that a directory with
+// a format file is complete.
+func writeFormat(d *disk.Disk, root string) error {
+	raw, err := json.MarshalIndent(newFormat(), "", "  ")
+	if err != nil {
+		return err
+	}
+	err = d.WriteFile(filepath.Join(root, "format"), append(raw, '\n'), 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another process has just made the same store
+	}
+	return err
+}

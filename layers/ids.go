@@ -1,0 +1,65 @@
+package layers
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A DiffID names a layer: the sha256 of its uncompressed tar (image-spec config.md).
+type DiffID digest.Digest
+
+// A ChainID names a stack of layers (image-spec config.md, "Layer ChainID").
+type ChainID digest.Digest
+
+func (d DiffID) String() string  { return string(d) }
+func (c ChainID) String() string { return string(c) }
+
+// Hex returns the 64 hexadecimal digits.
+func (d DiffID) Hex() string { return digest.Digest(d).Encoded() }
+
+// Chain returns the ChainID of the stack, given bottom first; an empty stack has
+// the empty ChainID.
+func Chain(stack []DiffID) ChainID {
+	var chain ChainID
+	for i, d := range stack {
+		if i == 0 {
+			chain = ChainID(d)
+			continue
+		}
+		chain = ChainID(digest.FromString(string(chain) + " " + string(d)))
+	}
+	return chain
+}
+
+// parseDigest accepts sha256 digests in their canonical form only: they become
+// file names.
+func parseDigest(s string) (digest.Digest, error) {
+	d, err := digest.Parse(s)
+	if err != nil {
+		return "", fmt.Errorf("digest %q: %w", s, err)
+	}
+	if d.Algorithm() != digest.SHA256 {
+		return "", fmt.Errorf("digest %q: only sha256 is supported", s)
+	}
+	return d, nil
+}
+
+func sumOf(d digest.Digest) (sum [32]byte) {
+	decodeHex(sum[:], d.Encoded())
+	return sum
+}
+
+// decodeHex decodes a string that parseDigest has accepted.
+func decodeHex(dst []byte, s string) {
+	const digits = "0123456789abcdef"
+	for i := range dst {
+		hi, lo := strings.IndexByte(digits, s[2*i]), strings.IndexByte(digits, s[2*i+1])
+		dst[i] = byte(hi<<4 | lo)
+	}
+}
+
+func isHex(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
+}

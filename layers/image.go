@@ -1,0 +1,338 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+// An Image is an image of the store: its record, its names, and what follows from
+// its layers.
+type Image struct {
+	index.Image
+	// Names are the normalized references to the image, in byte order.
+	Names []index.Name `json:"names"`
+	// Size is the sum of the sizes of the files in the layers, in bytes.
+	Size int64 `json:"size"`
+}
+
+// DiffIDs returns the image's stack, bottom first.
+func (img *Image) DiffIDs() []DiffID {
+	ids := make([]DiffID, len(img.Layers))
+	for i, d := range img.Layers {
+		ids[i] = DiffID(d)
+	}
+	return ids
+}
+
+// Manifest returns the manifest that the image is shown with: that of the name,
+// or for an empty or unknown name the first that it came in with.
+func (img *Image) Manifest(name string) index.Manifest {
+	for _, n := range img.Names {
+		for _, m := range img.Manifests {
+			if n.Name == name && m.Descriptor.Digest == n.Manifest.Digest {
+				return m
+			}
+		}
+	}
+	return img.Manifests[0]
+}
+
+// Images returns all images, the most recently loaded first.
+func (s *Store) Images(ctx context.Context) ([]Image, error) {
+	var images []Image
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		images = images[:0]
+		names, err := namesByImage(tx)
+		if err != nil {
+			return err
+		}
+		sizes, err := layerSizes(tx)
+		if err != nil {
+			return err
+		}
+		return tx.EachImage(func(img index.Image) error {
+			out := Image{Image: img, Names: names[img.ID]}
+			for _, d := range img.Layers {
+				out.Size += sizes[d]
+			}
+			images = append(images, out)
+			return nil
+		})
+	})
+	slices.SortStableFunc(images, func(a, b Image) int { return b.Loaded.Compare(a.Loaded) })
+	return images, err
+}
+
+func namesByImage(tx *index.Tx) (map[digest.Digest][]index.Name, error) {
+	names := map[digest.Digest][]index.Name{}
+	err := tx.EachName(func(n index.Name) error {
+		names[n.Image] = append(names[n.Image], n)
+		return nil
+	})
+	return names, err
+}
+
+func layerSizes(tx *index.Tx) (map[digest.Digest]int64, error) {
+	sizes := map[digest.Digest]int64{}
+	err := tx.EachLayer(func(l index.Layer) error {
+		sizes[l.DiffID] = l.Bytes
+		return nil
+	})
+	return sizes, err
+}
+
+// Image finds an image by a name, its ID, or an abbreviation of its ID that only
+// it has. It returns ErrImageUnknown, or ErrAmbiguous with the candidates.
+func (s *Store) Image(ctx context.Context, nameOrID string) (*Image, error) {
+	var out *Image
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		img, _, err := resolve(tx, nameOrID)
+		if err != nil {
+			return err
+		}
+		out, err = fullImage(tx, img)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func fullImage(tx *index.Tx, img index.Image) (*Image, error) {
+	out := &Image{Image: img}
+	err := tx.EachName(func(n index.Name) error {
+		if n.Image == img.ID {
+			out.Names = append(out.Names, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range img.Layers {
+		l, err := tx.Layer(d)
+		if err != nil {
+			return nil, fmt.Errorf("%w: image %s: layer %s: %w", ErrDamaged, img.ID, d, err)
+		}
+		out.Size += l.Bytes
+	}
+	return out, nil
+}
+
+// resolve finds an image and the name by which it was found, which is empty when
+// it was found by its ID. The order is that of podman: a full ID, a name as the
+// user wrote it or with the domain localhost, then an abbreviated ID.
+func resolve(tx *index.Tx, nameOrID string) (index.Image, string, error) {
+	hex := strings.TrimPrefix(nameOrID, "sha256:")
+	if isHex(hex) && len(hex) == 64 {
+		img, err := tx.Image(digest.NewDigestFromEncoded(digest.SHA256, hex))
+		return img, "", unknownImage(err, nameOrID)
+	}
+	for _, candidate := range candidates(nameOrID) {
+		n, err := tx.Name(candidate)
+		if err == nil {
+			img, err := tx.Image(n.Image)
+			if err != nil {
+				err = fmt.Errorf("%w: name %s: image %s: %w", ErrDamaged, n.Name, n.Image, err)
+			}
+			return img, n.Name, err
+		}
+		if !errors.Is(err, index.ErrNotFound) {
+			return index.Image{}, "", err
+		}
+	}
+	if img, name, err := resolveDigest(tx, nameOrID); err == nil || !errors.Is(err, index.ErrNotFound) {
+		return img, name, err
+	}
+	img, err := resolvePrefix(tx, hex)
+	return img, "", unknownImage(err, nameOrID)
+}
+
+func unknownImage(err error, nameOrID string) error {
+	if errors.Is(err, index.ErrNotFound) {
+		return fmt.Errorf("%w: %q; `layerfs images` lists those that are", ErrImageUnknown, nameOrID)
+	}
+	return err
+}
+
+// candidates are the normalized names that a user may have meant.
+func candidates(name string) []string {
+	var out []string
+	for _, n := range []string{name, "localhost/" + name} {
+		if normal, err := NormalizeName(n); err == nil {
+			out = append(out, normal)
+		}
+	}
+	return out
+}
+
+// resolveDigest finds repository@digest when some name of that repository has a
+// manifest with the digest.
+func resolveDigest(tx *index.Tx, name string) (index.Image, string, error) {
+	if !strings.Contains(name, "@") {
+		return index.Image{}, "", index.ErrNotFound
+	}
+	for _, candidate := range candidates(name) {
+		repo, _, dgst := SplitName(candidate)
+		var found *index.Name
+		err := tx.EachName(func(n index.Name) error {
+			if r, _, _ := SplitName(n.Name); r == repo && n.Manifest.Digest == dgst {
+				found = &n
+			}
+			return nil
+		})
+		if err != nil {
+			return index.Image{}, "", err
+		}
+		if found != nil {
+			img, err := tx.Image(found.Image)
+			return img, found.Name, err
+		}
+	}
+	return index.Image{}, "", index.ErrNotFound
+}
+
+// minPrefix is the shortest abbreviation of an ID.
+const minPrefix = 3
+
+func resolvePrefix(tx *index.Tx, prefix string) (index.Image, error) {
+	if !isHex(prefix) || len(prefix) < minPrefix || len(prefix) > 64 {
+		return index.Image{}, index.ErrNotFound
+	}
+	found, err := tx.ImagesByPrefix(prefix, maxCandidates)
+	if err != nil {
+		return index.Image{}, err
+	}
+	switch len(found) {
+	case 0:
+		return index.Image{}, index.ErrNotFound
+	case 1:
+		return found[0], nil
+	}
+	var ids []string
+	for _, img := range found {
+		ids = append(ids, img.ID.Encoded())
+	}
+	return index.Image{}, ambiguous(prefix, ids)
+}
+
+// maxCandidates is how many candidates an ErrAmbiguous lists at the most.
+const maxCandidates = 10
+
+func ambiguous(prefix string, ids []string) error {
+	return fmt.Errorf("%w: %q fits %s; write more digits", ErrAmbiguous, prefix, strings.Join(ids, ", "))
+}
+
+// Blob returns a manifest or a config of the store, as it was received. It is
+// verified.
+func (s *Store) Blob(d digest.Digest) ([]byte, error) {
+	if _, err := parseDigest(string(d)); err != nil {
+		return nil, err
+	}
+	raw, err := s.blobs.Blob(sumOf(d))
+	if err != nil {
+		return nil, fmt.Errorf("%w: blob %s: %w; load its image again", ErrDamaged, d, err)
+	}
+	return raw, nil
+}
+
+// LayerInfo is a layer of the store and the images that have it.
+type LayerInfo struct {
+	index.Layer
+	// Images are the IDs of the images whose stack holds the layer.
+	Images []digest.Digest `json:"images"`
+}
+
+// Layers returns all layers in the order of their DiffIDs.
+func (s *Store) Layers(ctx context.Context) ([]LayerInfo, error) {
+	var out []LayerInfo
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		out = out[:0]
+		users, err := layerUsers(tx)
+		if err != nil {
+			return err
+		}
+		return tx.EachLayer(func(l index.Layer) error {
+			out = append(out, LayerInfo{Layer: l, Images: users[l.DiffID]})
+			return nil
+		})
+	})
+	return out, err
+}
+
+func layerUsers(tx *index.Tx) (map[digest.Digest][]digest.Digest, error) {
+	users := map[digest.Digest][]digest.Digest{}
+	err := tx.EachImage(func(img index.Image) error {
+		for _, d := range img.Layers {
+			if u := users[d]; len(u) == 0 || u[len(u)-1] != img.ID {
+				users[d] = append(u, img.ID)
+			}
+		}
+		return nil
+	})
+	return users, err
+}
+
+// Layer finds a layer by its DiffID, an abbreviation of it, or the digest of a
+// compressed form that it came in. It returns ErrLayerUnknown or ErrAmbiguous.
+func (s *Store) Layer(ctx context.Context, id string) (*LayerInfo, error) {
+	var out LayerInfo
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		l, err := resolveLayer(tx, strings.TrimPrefix(id, "sha256:"))
+		if errors.Is(err, index.ErrNotFound) {
+			return fmt.Errorf("%w: %q; `layerfs layers` lists those that are", ErrLayerUnknown, id)
+		}
+		if err != nil {
+			return err
+		}
+		users, err := layerUsers(tx)
+		out = LayerInfo{Layer: l, Images: users[l.DiffID]}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+func resolveLayer(tx *index.Tx, hex string) (index.Layer, error) {
+	if !isHex(hex) || len(hex) < minPrefix || len(hex) > 64 {
+		return index.Layer{}, index.ErrNotFound
+	}
+	found, err := tx.LayersByPrefix(hex, maxCandidates)
+	if err != nil {
+		return index.Layer{}, err
+	}
+	if len(found) == 0 && len(hex) == 64 {
+		err = tx.EachLayer(func(l index.Layer) error {
+			for _, b := range l.Blobs {
+				if b.Digest.Encoded() == hex {
+					found = []index.Layer{l}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return index.Layer{}, err
+		}
+	}
+	switch len(found) {
+	case 0:
+		return index.Layer{}, index.ErrNotFound
+	case 1:
+		return found[0], nil
+	}
+	var ids []string
+	for _, l := range found {
+		ids = append(ids, l.DiffID.Encoded())
+	}
+	return index.Layer{}, ambiguous(hex, ids)
+}

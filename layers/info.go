@@ -1,0 +1,78 @@
+package layers
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+// Info is a summary of the store.
+type Info struct {
+	Root     string `json:"root"`
+	ReadOnly bool   `json:"read_only"`
+	Format   Format `json:"format"`
+	Images   int    `json:"images"`
+	Names    int    `json:"names"`
+	Layers   int    `json:"layers"`
+	// Entries, Bodies and the bytes below are sums over the layers, as recorded.
+	Entries   int64 `json:"entries"`
+	TarBytes  int64 `json:"tar_bytes"`  // the uncompressed layers as tars
+	MetaBytes int64 `json:"meta_bytes"` // trees and split metadata
+	// On disk.
+	IndexBytes  int64 `json:"index_bytes"`
+	Objects     int64 `json:"objects"`
+	ObjectBytes int64 `json:"object_bytes"`
+	Packs       int64 `json:"packs"`
+	PackBytes   int64 `json:"pack_bytes"`
+	BlobBytes   int64 `json:"blob_bytes"` // manifests, configs
+}
+
+// Info counts what the store holds.
+func (s *Store) Info(ctx context.Context) (*Info, error) {
+	out := &Info{Root: s.root, ReadOnly: s.readOnly}
+	var err error
+	if out.Format, err = readFormat(s.root); err != nil {
+		return nil, s.openError(err)
+	}
+	if err := s.index.View(ctx, out.addRecords); err != nil {
+		return nil, err
+	}
+	if st, err := os.Stat(s.index.Path()); err == nil {
+		out.IndexBytes = st.Size()
+	}
+	out.Objects, out.ObjectBytes = usage(filepath.Join(s.root, "objects"))
+	out.Packs, out.PackBytes = usage(filepath.Join(s.root, "packs"))
+	_, out.BlobBytes = usage(filepath.Join(s.root, "blobs"))
+	return out, nil
+}
+
+func (i *Info) addRecords(tx *index.Tx) error {
+	err := tx.EachImage(func(index.Image) error { i.Images++; return nil })
+	if err != nil {
+		return err
+	}
+	if err := tx.EachName(func(index.Name) error { i.Names++; return nil }); err != nil {
+		return err
+	}
+	return tx.EachLayer(func(l index.Layer) error {
+		i.Layers++
+		i.Entries += l.Entries
+		i.TarBytes += l.Size
+		i.MetaBytes += l.MetaBytes
+		return nil
+	})
+}
+
+// usage counts the regular files below dir and what they occupy on disk.
+func usage(dir string) (files, bytes int64) {
+	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			files++
+			bytes += diskUsage(path)
+		}
+		return nil
+	})
+	return files, bytes
+}

@@ -1,0 +1,331 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+// parallelLayers is how many layers of an image are read at once: inflating one
+// layer keeps one core busy, hashing and writing it the better part of another.
+const parallelLayers = 2
+
+// Load brings the image of src into the store and returns it when all of it is on
+// disk. Layers and bodies that the store has are not stored again; an image that
+// it has only gets the names. After an error the store is as it was.
+//
+// It returns ErrVerification when content does not match its digest, ErrInvalidImage
+// and ErrInvalidLayer for what is no image, ErrTooLarge above o.MaxBytes.
+func (s *Store) Load(ctx context.Context, src Source, o *LoadOptions) (*Image, error) {
+	if o == nil {
+		o = &LoadOptions{}
+	}
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	names, err := normalizeAll(o.Names)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.readImage(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	for range loadAttempts {
+		if err = s.loadImage(ctx, src, in, names, o); !errors.Is(err, errLayerGone) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Image(ctx, string(in.id))
+}
+
+// loadAttempts is how often a load begins again when a layer that it found in the
+// store was removed by somebody else before the image was complete.
+const loadAttempts = 5
+
+var errLayerGone = errors.New("was removed while the image was loaded; load it again")
+
+func (s *Store) loadImage(ctx context.Context, src Source, in *incoming, names []string, o *LoadOptions) error {
+	release, err := s.lockImports(ctx, false, s.timeout)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := s.importLayers(ctx, src, in, o); err != nil {
+		return err
+	}
+	return s.publishImage(ctx, in, names)
+}
+
+func normalizeAll(names []string) ([]string, error) {
+	var out []string
+	for _, name := range names {
+		n, err := NormalizeName(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// An incoming image has been described by its source, and the description has been
+// verified; its layers have not been read.
+type incoming struct {
+	id          digest.Digest
+	desc        ocispec.Descriptor
+	rawManifest []byte
+	rawConfig   []byte
+	manifest    ocispec.Manifest
+	config      config
+	diffIDs     []DiffID
+	layers      []index.Layer // the records of layers that are new, filled by the import
+}
+
+func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
+	raw, desc, err := src.Manifest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	got := digest.FromBytes(raw)
+	if desc.Digest != "" && got != desc.Digest {
+		return nil, fmt.Errorf("%w: manifest %s has the digest %s; the source is corrupt or was tampered with",
+			ErrVerification, desc.Digest, got)
+	}
+	desc.Digest, desc.Size = got, int64(len(raw))
+	m, err := parseManifest(raw, desc)
+	if err != nil {
+		return nil, err
+	}
+	if desc.MediaType == "" {
+		desc.MediaType = m.MediaType
+	}
+	cfg, err := document(ctx, src, m.Config)
+	if err != nil {
+		return nil, err
+	}
+	c, ids, err := parseConfig(cfg, m)
+	if err != nil {
+		return nil, err
+	}
+	return &incoming{
+		id: m.Config.Digest, desc: desc, rawManifest: raw, rawConfig: cfg,
+		manifest: m, config: c, diffIDs: ids,
+	}, nil
+}
+
+// importLayers reads the layers that the store does not have and puts them in
+// place, not yet visible.
+func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *LoadOptions) (err error) {
+	todo, err := s.missingLayers(ctx, in, o)
+	if err != nil || len(todo) == 0 {
+		return err
+	}
+	im, err := s.newImport(o.MaxBytes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, im.close(err)) }()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelLayers)
+	staged := make([]*stagedLayer, len(in.diffIDs))
+	for _, i := range todo {
+		g.Go(func() error {
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			l := &stagedLayer{diffID: in.diffIDs[i], desc: in.manifest.Layers[i]}
+			p := progress(o.Progress, in, i)
+			if err := im.read(gctx, src, l, p); err != nil {
+				l.close()
+				return fmt.Errorf("layer %s: %w", l.diffID, err)
+			}
+			staged[i] = l
+			return nil
+		})
+	}
+	defer func() {
+		for _, l := range staged {
+			l.close()
+		}
+	}()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	in.layers, err = im.publish(ctx, in, staged)
+	return err
+}
+
+// missingLayers returns the places in the stack of the layers that have to be
+// read, each DiffID once.
+func (s *Store) missingLayers(ctx context.Context, in *incoming, o *LoadOptions) ([]int, error) {
+	var todo []int
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		todo = todo[:0]
+		for i, d := range in.diffIDs {
+			if slices.Index(in.diffIDs, d) != i {
+				continue
+			}
+			_, err := tx.Layer(digest.Digest(d))
+			switch {
+			case errors.Is(err, index.ErrNotFound):
+				todo = append(todo, i)
+			case err != nil:
+				return err
+			default:
+				progress(o.Progress, in, i).done(true)
+			}
+		}
+		return nil
+	})
+	return todo, err
+}
+
+// publishImage makes the image visible: blobs first, then one transaction with
+// its layers, its record and its names.
+func (s *Store) publishImage(ctx context.Context, in *incoming, names []string) error {
+	for _, raw := range [][]byte{in.rawConfig, in.rawManifest} {
+		if _, err := s.blobs.PutBlob(raw); err != nil {
+			return err
+		}
+	}
+	return s.index.Update(ctx, "load", func(tx *index.Tx) error {
+		if err := putLayers(tx, in); err != nil {
+			return err
+		}
+		if err := putImage(tx, in); err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := setName(tx, name, in.id, in.desc); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// putLayers adds the new layers, and to the known ones the form that they came in.
+func putLayers(tx *index.Tx, in *incoming) error {
+	for _, l := range in.layers {
+		if _, err := tx.Layer(l.DiffID); err == nil {
+			continue // another process was faster; what we made is the same
+		}
+		slot, err := tx.NextLayerSlot()
+		if err != nil {
+			return err
+		}
+		l.Slot = slot
+		if err := tx.PutLayer(l); err != nil {
+			return err
+		}
+	}
+	for i, d := range in.diffIDs {
+		l, err := tx.Layer(digest.Digest(d))
+		if errors.Is(err, index.ErrNotFound) {
+			return fmt.Errorf("layer %s %w", d, errLayerGone)
+		}
+		if err != nil {
+			return err
+		}
+		blob := layerBlob(in.manifest.Layers[i])
+		if !slices.ContainsFunc(l.Blobs, func(b ocispec.Descriptor) bool { return b.Digest == blob.Digest }) {
+			l.Blobs = append(l.Blobs, blob)
+			if err := tx.PutLayer(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func layerBlob(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+func putImage(tx *index.Tx, in *incoming) error {
+	img, err := tx.Image(in.id)
+	if errors.Is(err, index.ErrNotFound) {
+		img, err = newImage(tx, in)
+	}
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(img.Manifests, func(m index.Manifest) bool { return m.Descriptor.Digest == in.desc.Digest }) {
+		img.Manifests = append(img.Manifests, index.Manifest{Descriptor: in.desc, Layers: in.manifest.Layers})
+		return tx.PutImage(img)
+	}
+	return nil
+}
+
+func newImage(tx *index.Tx, in *incoming) (index.Image, error) {
+	slot, err := tx.NextViewSlot()
+	img := index.Image{
+		ID: in.id, Slot: slot, Config: in.manifest.Config, Platform: in.config.Platform,
+		Created: in.config.Created, Loaded: time.Now().UTC().Round(0),
+	}
+	for _, d := range in.diffIDs {
+		img.Layers = append(img.Layers, digest.Digest(d))
+	}
+	return img, err
+}
+
+// setName points name to the image; a new slot makes the kernel forget what it
+// knew of the old one.
+func setName(tx *index.Tx, name string, id digest.Digest, manifest ocispec.Descriptor) error {
+	old, err := tx.Name(name)
+	if err == nil && old.Image == id && old.Manifest.Digest == manifest.Digest {
+		return nil
+	}
+	if err != nil && !errors.Is(err, index.ErrNotFound) {
+		return err
+	}
+	slot, err := tx.NextViewSlot()
+	if err != nil {
+		return err
+	}
+	return tx.PutName(index.Name{Name: name, Image: id, Manifest: manifest, Slot: slot, Created: time.Now().UTC().Round(0)})
+}
+
+// A progressor reports the progress of one layer; its zero value reports nothing.
+type progressor struct {
+	fn   func(Progress)
+	p    Progress
+	read atomic.Int64
+}
+
+func progress(fn func(Progress), in *incoming, i int) *progressor {
+	return &progressor{fn: fn, p: Progress{
+		Layer: in.diffIDs[i], Index: i, Count: len(in.diffIDs), Total: in.manifest.Layers[i].Size,
+	}}
+}
+
+func (p *progressor) add(n int) {
+	if p.fn != nil && n > 0 {
+		q := p.p
+		q.Read = p.read.Add(int64(n))
+		p.fn(q)
+	}
+}
+
+func (p *progressor) done(known bool) {
+	if p.fn != nil {
+		q := p.p
+		q.Read, q.Done, q.Known = p.read.Load(), true, known
+		p.fn(q)
+	}
+}

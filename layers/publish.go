@@ -1,0 +1,192 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/index/tree"
+	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/layers/union"
+)
+
+// publish makes the staged layers permanent, in this order: bodies on disk, bodies
+// in the index, trees and split metadata on disk, their directories renamed into
+// place. It returns the records that make the layers visible once they are in the
+// index.
+func (im *importer) publish(ctx context.Context, in *incoming, staged []*stagedLayer) ([]index.Layer, error) {
+	if err := im.ingest.Commit(im.register); err != nil {
+		return nil, err
+	}
+	var records []index.Layer
+	var files []string
+	for i, l := range staged {
+		if l == nil {
+			continue
+		}
+		rec, err := im.finish(ctx, l, in.diffIDs[:i], staged)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", l.diffID, err)
+		}
+		records = append(records, rec)
+		files = append(files, filepath.Join(l.dir, "tree"), filepath.Join(l.dir, "split.zst"), l.dir)
+	}
+	if err := im.s.disk.SyncMany(im.temp.path, slices.Values(files)); err != nil {
+		return nil, err
+	}
+	for _, l := range staged {
+		if l != nil {
+			if err := im.place(l); err != nil {
+				return nil, fmt.Errorf("layer %s: %w", l.diffID, err)
+			}
+		}
+	}
+	return records, im.s.disk.SyncDir(filepath.Join(im.s.root, "layers"))
+}
+
+// register records bodies that have just reached the disk, a chunk in one
+// transaction, so that readers never wait long.
+func (im *importer) register(placed []blob.Placed) ([]bool, error) {
+	kept := make([]bool, len(placed))
+	err := im.s.index.Update(context.Background(), "load", func(tx *index.Tx) error {
+		for i, p := range placed {
+			b := index.Body{Pack: uint64(p.Place.Pack), Offset: p.Place.Offset, Size: p.Size}
+			added, err := tx.AddBody(p.Sum, b)
+			if err != nil {
+				return err
+			}
+			kept[i] = added
+			if !added { // an object that another import has put in the same place
+				old, _, err := tx.Body(p.Sum)
+				if err != nil {
+					return err
+				}
+				kept[i] = old == b
+			}
+		}
+		return nil
+	})
+	return kept, err
+}
+
+// places tells a tree where its bodies lie.
+func (s *Store) places(ctx context.Context) func([]tree.Sum) ([]tree.Place, error) {
+	return func(sums []tree.Sum) ([]tree.Place, error) {
+		out := make([]tree.Place, len(sums))
+		err := s.index.View(ctx, func(tx *index.Tx) error {
+			for i, sum := range sums {
+				b, ok, err := tx.Body(sum)
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return fmt.Errorf("%w: body %x is not in the index", ErrDamaged, sum)
+				}
+				out[i] = tree.Place{Pack: b.Pack, Offset: b.Offset}
+			}
+			return nil
+		})
+		return out, err
+	}
+}
+
+// finish writes the tree of a layer beside its split metadata and closes both.
+func (im *importer) finish(ctx context.Context, l *stagedLayer, below []DiffID, staged []*stagedLayer) (rec index.Layer, err error) {
+	if err := im.resolveLinks(l, below, staged); err != nil {
+		return rec, err
+	}
+	f, err := im.s.disk.Create(filepath.Join(l.dir, "tree"), 0o600)
+	if err != nil {
+		return rec, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stats, err := l.builder.Finish(f, im.s.places(ctx))
+	if err != nil {
+		return rec, err
+	}
+	split, err := l.split.OS().Stat()
+	if err != nil {
+		return rec, err
+	}
+	info, err := f.OS().Stat()
+	if err != nil {
+		return rec, err
+	}
+	err = l.split.Close()
+	l.split = nil
+	return l.record(stats, split.Size()+info.Size()), err
+}
+
+// resolveLinks finds the targets of hard links to files of the layers below. The
+// layer's own diff view shows copies of them, as a copy-up would have made; a
+// target that is not there makes the layer invalid.
+func (im *importer) resolveLinks(l *stagedLayer, below []DiffID, staged []*stagedLayer) error {
+	var trees []*tree.Tree
+	var stack *union.Stack
+	defer func() {
+		for _, t := range trees {
+			t.Close()
+		}
+	}()
+	return l.builder.LowerLinks(func(i int, path, target string) (err error) {
+		if stack == nil {
+			if trees, err = im.openTrees(below, staged); err != nil {
+				return err
+			}
+			stack = union.New(trees)
+		}
+		n, ok, err := stack.Resolve(target)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%w: entry %q is a hard link to %q, which is neither in this layer nor in those below it", ErrInvalidLayer, path, target)
+		}
+		if n.Kind == tree.KindDirectory {
+			return fmt.Errorf("%w: entry %q is a hard link to the directory %q", ErrInvalidLayer, path, target)
+		}
+		return l.builder.ResolveLower(i, trees[n.Layer], n.Ino)
+	})
+}
+
+// openTrees opens the trees of a stack; what was opened is returned also with an
+// error.
+func (im *importer) openTrees(stack []DiffID, staged []*stagedLayer) (trees []*tree.Tree, err error) {
+	for _, d := range stack {
+		t, err := tree.Open(filepath.Join(im.treeDir(d, staged), "tree"))
+		if err != nil {
+			return trees, fmt.Errorf("layer %s below: %w", d, err)
+		}
+		trees = append(trees, t)
+	}
+	return trees, nil
+}
+
+// treeDir finds a layer of the stack: staged in this import, or in the store.
+func (im *importer) treeDir(d DiffID, staged []*stagedLayer) string {
+	for _, l := range staged {
+		if l != nil && l.diffID == d {
+			return l.dir
+		}
+	}
+	return im.s.layerDir(d)
+}
+
+// place renames a finished layer to its final name. A directory that is there
+// already was left by a killed process or has just been put by another importer;
+// it is as good as ours, but only ours is known to be whole, so ours replaces it.
+func (im *importer) place(l *stagedLayer) error {
+	final := im.s.layerDir(l.diffID)
+	err := im.s.disk.Rename(l.dir, final)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := im.s.disk.Rename(final, l.dir+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return im.s.disk.Rename(l.dir, final)
+}

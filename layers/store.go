@@ -1,0 +1,151 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/disk"
+)
+
+// Options change how a store is opened. The zero value, and a nil *Options, mean
+// the defaults.
+type Options struct {
+	// ReadOnly opens the store without the right to change anything; it must exist.
+	ReadOnly bool
+	// Timeout is how long a lock is waited for before ErrBusy; 0 means
+	// index.DefaultTimeout.
+	Timeout time.Duration
+	// Disk is the way to the disk; nil means the disk itself. Tests put faults here.
+	Disk *disk.Disk
+}
+
+// A Store is an open store. Its methods may be called from any number of
+// goroutines, and any number of processes may have the same store open.
+type Store struct {
+	root     string
+	readOnly bool
+	timeout  time.Duration
+	disk     *disk.Disk
+	index    *index.DB
+	blobs    *blob.Store
+
+	mu   sync.Mutex // guards open
+	open map[DiffID]*Layer
+}
+
+// directories that every store has, besides those of package blob.
+var directories = []string{"layers", "tmp"}
+
+// Open opens the store in the directory root and makes it when there is none. It
+// returns ErrNotStore for a directory that holds other things, ErrNewer for a
+// store that it does not understand. Leftovers of killed processes are removed.
+func Open(root string, o *Options) (*Store, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", root, err)
+	}
+	timeout := o.Timeout
+	if timeout == 0 {
+		timeout = index.DefaultTimeout
+	}
+	s := &Store{
+		root: root, readOnly: o.ReadOnly, timeout: timeout, disk: o.Disk,
+		index: index.New(filepath.Join(root, "index.db"), timeout),
+		open:  map[DiffID]*Layer{},
+	}
+	format, err := readFormat(root)
+	if errors.Is(err, fs.ErrNotExist) && !o.ReadOnly {
+		err = s.create()
+		if err == nil {
+			format, err = readFormat(root)
+		}
+	}
+	if err != nil {
+		return nil, s.openError(err)
+	}
+	if err := format.check(root, o.ReadOnly); err != nil {
+		return nil, err
+	}
+	if s.blobs, err = blob.Open(root, o.Disk); err != nil {
+		return nil, fmt.Errorf("store %s: %w", root, err)
+	}
+	if !o.ReadOnly {
+		s.sweepTemp()
+	}
+	return s, nil
+}
+
+func (s *Store) openError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no store at %s", ErrNotStore, s.root)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("store %s: %w; it belongs to somebody else: choose another with --root or LAYERFS_ROOT", s.root, err)
+	}
+	return fmt.Errorf("store %s: %w", s.root, err)
+}
+
+// create makes an empty store. It refuses a directory with foreign content, so
+// that a mistyped --root does not spread a store over somebody's home.
+func (s *Store) create() error {
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !ownName(e.Name()) {
+			return fmt.Errorf("%w: %s holds other files (%s) and no format file; name an empty directory", ErrNotStore, s.root, e.Name())
+		}
+	}
+	for _, dir := range directories {
+		if err := s.disk.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := blob.Create(s.root, s.disk); err != nil {
+		return err
+	}
+	return writeFormat(s.disk, s.root)
+}
+
+// ownName tells the names that a creation may have left behind when it was killed,
+// or that another process is making at this moment.
+func ownName(name string) bool {
+	switch name {
+	case "layers", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "import.lock", "lost+found":
+		return true
+	}
+	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'
+}
+
+// Root returns the directory of the store.
+func (s *Store) Root() string { return s.root }
+
+// ReadOnly reports whether the store was opened read-only.
+func (s *Store) ReadOnly() bool { return s.readOnly }
+
+// Close releases what the store holds. Layers that are still open stay usable
+// until they are closed.
+func (s *Store) Close() error { return s.blobs.Close() }
+
+func (s *Store) writable() error {
+	if s.readOnly {
+		return fmt.Errorf("%w: %s", ErrReadOnly, s.root)
+	}
+	return nil
+}
+
+func (s *Store) layerDir(d DiffID) string { return filepath.Join(s.root, "layers", d.Hex()) }

@@ -1,0 +1,116 @@
+package layers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A tempDir is a directory below tmp/ that is flocked while its owner lives.
+type tempDir struct {
+	path string
+	lock *os.File
+	s    *Store
+}
+
+// newTemp makes and locks a directory whose name begins with what. A sweeper may
+// remove the directory between its creation and its locking; then another is made.
+func (s *Store) newTemp(what string) (*tempDir, error) {
+	for range 100 {
+		var id [8]byte
+		rand.Read(id[:]) // never fails (crypto/rand)
+		path := filepath.Join(s.root, "tmp", what+"-"+hex.EncodeToString(id[:]))
+		if err := s.disk.Mkdir(path, 0o700); err != nil {
+			return nil, fmt.Errorf("temporary directory: %w", err)
+		}
+		lock, ok := lockDir(path)
+		if ok {
+			return &tempDir{path: path, lock: lock, s: s}, nil
+		}
+	}
+	return nil, fmt.Errorf("temporary directory: another process removes it again and again below %s", s.root)
+}
+
+func (t *tempDir) remove() error {
+	err := t.s.disk.RemoveAll(t.path)
+	t.lock.Close()
+	return err
+}
+
+// lockDir locks the directory and reports whether it is still where it was: only
+// then is the lock worth anything.
+func lockDir(path string) (*os.File, bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		f.Close()
+		return nil, false
+	}
+	here, err1 := f.Stat()
+	there, err2 := os.Lstat(path)
+	if err1 != nil || err2 != nil || !os.SameFile(here, there) {
+		f.Close()
+		return nil, false
+	}
+	return f, true
+}
+
+// sweepTemp removes what dead processes left below tmp/. It does what it can: a
+// leftover that cannot be removed now does no harm and is tried again next time.
+func (s *Store) sweepTemp() {
+	dir := filepath.Join(s.root, "tmp")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if lock, ok := lockDir(path); ok {
+			_ = os.RemoveAll(path)
+			lock.Close()
+		}
+	}
+}
+
+// lockImports takes import.lock: shared by those who add to the store, exclusive
+// for collection. What it returns releases the lock.
+func (s *Store) lockImports(ctx context.Context, exclusive bool, timeout time.Duration) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.root, "import.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.root, err)
+	}
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	deadline := time.Now().Add(timeout)
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("store %s: import.lock: %w", s.root, err)
+		}
+		if time.Now().After(deadline) {
+			f.Close()
+			return nil, fmt.Errorf("%w: imports or a collection have been running for more than %v; wait for them", ErrBusy, timeout)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
