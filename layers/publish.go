@@ -181,12 +181,18 @@ func (im *importer) treeDir(d DiffID, staged []*stagedLayer) string {
 // it is as good as ours, but only ours is known to be whole, so ours replaces it.
 func (im *importer) place(l *stagedLayer) error {
 	final := im.s.layerDir(l.diffID)
-	err := im.s.disk.Rename(l.dir, final)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
+	for try := 0; ; try++ {
+		err := im.s.disk.Rename(l.dir, final)
+		if !errors.Is(err, fs.ErrExist) || try == placeAttempts {
+			return err
+		}
+		old := fmt.Sprintf("%s.old%d", l.dir, try)
+		if err := im.s.disk.Rename(final, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	if err := im.s.disk.Rename(final, l.dir+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return im.s.disk.Rename(l.dir, final)
 }
+
+// placeAttempts is how often place makes room: once, and again for every other
+// importer of the same layer that comes between.
+const placeAttempts = 100

@@ -15,7 +15,7 @@ type Listing struct {
 	s     *Stack
 	layer uint32   // of all names, when names is nil
 	dir   tree.Ino // the directory, when it has one contributor
-	first uint32 // their first dirent
+	first uint32   // their first dirent
 	count uint32
 	names []listed
 }
