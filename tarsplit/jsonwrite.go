@@ -51,7 +51,8 @@ func WriteJSON(w io.Writer, r *Reader) error {
 			}
 			break
 		}
-		if err := j.member(s, h); err != nil {
+		whole := h.BodySize <= r.Size()-s.Offset()
+		if err := j.member(s, h, whole); err != nil {
 			return err
 		}
 	}
@@ -75,10 +76,11 @@ type jsonWriter struct {
 	file *jsonEntry // for Body
 }
 
-// member writes the segment that ends with the member's header, and its file.
-func (j *jsonWriter) member(s *Splitter, h *Header) error {
+// member writes the segment that ends with the member's header, and its file,
+// unless the stream ends before the whole of it.
+func (j *jsonWriter) member(s *Splitter, h *Header, whole bool) error {
 	fresh := h.Type != TypeGlobal && j.firstTime(h.Name)
-	asFile := fresh && h.IsRegular() && h.Sparse == nil
+	asFile := fresh && whole && h.IsRegular() && h.Sparse == nil
 	if h.BodySize > 0 && !asFile {
 		if err := s.rawBody(); err != nil {
 			return notFormat(err)
