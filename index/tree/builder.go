@@ -261,11 +261,23 @@ func (b *Builder) File(path string, m Meta, size int64, body Sum, bodySize int64
 // Body adds a body to the table that no file of the tree has: the layer's tar
 // holds it nevertheless, for example as the content of a whiteout.
 func (b *Builder) Body(sum Sum, size int64) error {
+	if err := b.start(); err != nil {
+		return err
+	}
 	if size <= 0 || size > low48 {
 		return fmt.Errorf("body of %d bytes: %w", size, ErrInvalid)
 	}
-	_, err := b.bodies.Append(content{sum: sum, size: size})
+	_, err := b.addBody(sum, size)
 	return err
+}
+
+// addBody adds a body and returns its index.
+func (b *Builder) addBody(sum Sum, size int64) (uint32, error) {
+	if uint64(b.bodies.Len()) >= maxIno {
+		return 0, fmt.Errorf("%d bodies: %w", b.bodies.Len(), ErrTooLarge)
+	}
+	i, err := b.bodies.Append(content{sum: sum, size: size})
+	return uint32(i), err
 }
 
 // setContent gives node n a content.
@@ -282,8 +294,8 @@ func (b *Builder) setContent(n *node, size int64, body Sum, bodySize int64, spar
 	if bodySize == 0 {
 		return nil
 	}
-	i, err := b.bodies.Append(content{sum: body, size: bodySize})
-	n.ref = uint32(i) + 1
+	i, err := b.addBody(body, bodySize)
+	n.ref = i + 1
 	return err
 }
 

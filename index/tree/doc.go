@@ -19,7 +19,8 @@
 //	targets          the bytes of symbolic link targets
 //	xattrs           sets of extended attributes, each set once
 //	sparse           maps of sparse files
-//	bodies    48 B   per distinct file content, sorted by digest
+//	bodies    48 B   per distinct body of the layer's tar, sorted by digest; also
+//	                 of those that no file of the tree shows
 //	packs     8 B    the packs that bodies lie in
 //	links     16 B   per hard link to a lower layer's file
 //	paths            the bytes of the paths of those files
