@@ -1,0 +1,13 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/layerfs/layerfs/fs/internal/wire"
+)
+
+// What this package promises to others.
+var (
+	_ wire.Handler       = (*fileSystem)(nil)
+	_ fuse.RawFileSystem = rawFS{}
+)

@@ -1,0 +1,147 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	subid "github.com/moby/sys/user"
+)
+
+// overflowID is what an ID that has no place in a map becomes, as in the kernel.
+const overflowID = 65534
+
+// subID files, in which administrators grant ranges of IDs to users.
+const (
+	subUIDFile = "/etc/subuid"
+	subGIDFile = "/etc/subgid"
+)
+
+// idRange maps count IDs of the image from inside on to the host's from outside on.
+type idRange struct{ inside, outside, count uint32 }
+
+// owners shifts the owners of the files of images; what layerfs itself adds to the tree belongs to the server.
+type owners struct {
+	text       string // the option that it came from
+	squash     bool   // everything belongs to uid and gid
+	uid, gid   uint32
+	uids, gids []idRange // nil: unchanged
+}
+
+// shift returns the owner to show for one of the image's.
+func (o *owners) shift(uid, gid uint32) (uint32, uint32) {
+	if o.squash {
+		return o.uid, o.gid
+	}
+	return shiftID(o.uids, uid), shiftID(o.gids, gid)
+}
+
+func shiftID(m []idRange, id uint32) uint32 {
+	if m == nil {
+		return id
+	}
+	for _, r := range m {
+		if id-r.inside < r.count { // below inside this wraps around and is large
+			return r.outside + (id - r.inside)
+		}
+	}
+	return overflowID
+}
+
+// parseOwners understands the option idmap: "none", "squash", "auto", a list C:H:N[,C:H:N...], or nothing for the
+// default: none for root, auto for an ordinary user.
+func parseOwners(text string, uid, gid int) (owners, error) {
+	switch text {
+	case "":
+		if uid == 0 {
+			return parseOwners("none", uid, gid)
+		}
+		return parseOwners("auto", uid, gid)
+	case "none":
+		return owners{text: text}, nil
+	case "squash":
+		return owners{text: text, squash: true, uid: uint32(uid), gid: uint32(gid)}, nil
+	case "auto":
+		return autoOwners(uid, gid)
+	}
+	m, err := parseRanges(text)
+	if err != nil {
+		return owners{}, fmt.Errorf("%w idmap=%s: %w; use auto, none, squash or CONTAINER:HOST:COUNT[,...]", ErrOption, text, err)
+	}
+	return owners{text: text, uids: m, gids: m}, nil
+}
+
+// parseRanges reads CONTAINER:HOST:COUNT[,...].
+func parseRanges(text string) ([]idRange, error) {
+	var m []idRange
+	for part := range strings.SplitSeq(text, ",") {
+		f := strings.Split(part, ":")
+		if len(f) != 3 {
+			return nil, fmt.Errorf("%q has not three numbers", part)
+		}
+		var n [3]uint64
+		for i := range n {
+			v, err := strconv.ParseUint(f[i], 10, 32)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no ID", f[i])
+			}
+			n[i] = v
+		}
+		if n[2] == 0 || n[0]+n[2] > 1<<32-1 || n[1]+n[2] > 1<<32-1 {
+			return nil, fmt.Errorf("%q is empty or goes beyond the largest ID", part)
+		}
+		for _, r := range m {
+			if n[0] < uint64(r.inside)+uint64(r.count) && uint64(r.inside) < n[0]+n[2] {
+				return nil, fmt.Errorf("%q overlaps another range", part)
+			}
+		}
+		m = append(m, idRange{uint32(n[0]), uint32(n[1]), uint32(n[2])})
+	}
+	return m, nil
+}
+
+// autoOwners maps as rootless containers do: 0 is the user, the rest lies in the subordinate ranges. A user without
+// such ranges gets everything squashed.
+func autoOwners(uid, gid int) (owners, error) {
+	uids, err := subRanges(subUIDFile, uid, uid)
+	if err != nil {
+		return owners{}, err
+	}
+	gids, err := subRanges(subGIDFile, uid, gid)
+	if err != nil {
+		return owners{}, err
+	}
+	if len(uids) < 2 || len(gids) < 2 {
+		o, err := parseOwners("squash", uid, gid)
+		o.text = "auto (squash: no subordinate IDs)"
+		return o, err
+	}
+	return owners{text: "auto", uids: uids, gids: gids}, nil
+}
+
+// subRanges returns the map for the user uid from a file in which users have names or numbers: self for 0, then the
+// ranges back to back.
+func subRanges(file string, uid, self int) ([]idRange, error) {
+	number := strconv.Itoa(uid)
+	name := number
+	if u, err := user.LookupId(number); err == nil {
+		name = u.Username
+	}
+	granted, err := subid.ParseSubIDFileFilter(file, func(s subid.SubID) bool { return s.Name == name || s.Name == number })
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	m := []idRange{{0, uint32(self), 1}}
+	next := uint64(1)
+	for _, s := range granted {
+		if s.SubID < 0 || s.Count <= 0 || s.SubID+s.Count > 1<<32-1 || next+uint64(s.Count) > 1<<32-1 {
+			continue // not a range of IDs
+		}
+		m = append(m, idRange{uint32(next), uint32(s.SubID), uint32(s.Count)})
+		next += uint64(s.Count)
+	}
+	return m, nil
+}

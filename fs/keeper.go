@@ -1,0 +1,171 @@
+package fs
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+)
+
+// tickEvery is how often lingering layers are looked at, and changes that could not be read are tried again.
+const tickEvery = 2 * time.Second
+
+// watch follows the store until ctx ends.
+func (s *Server) watch(ctx context.Context) {
+	if err := s.fs.store.Watch(ctx, func() { s.reload(ctx) }); err != nil && ctx.Err() == nil {
+		s.fs.log.Error("the mount does not follow changes of the store any more", "error", err)
+	}
+}
+
+// tick does what no change of the store causes.
+func (s *Server) tick(ctx context.Context) {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			s.keep.Lock()
+			missed := s.missed
+			s.sweepLocked()
+			s.keep.Unlock()
+			if missed {
+				s.reload(ctx)
+			}
+		}
+	}
+}
+
+// reload shows the newest catalogue: first to new requests, then by making the kernel forget what has changed, then by
+// letting go what nobody uses any more.
+func (s *Server) reload(ctx context.Context) {
+	s.keep.Lock()
+	defer s.keep.Unlock()
+	c, err := s.fs.store.Catalogue(ctx)
+	s.missed = err != nil
+	if err != nil {
+		if ctx.Err() == nil {
+			s.fs.report("a change of the store is not shown yet: " + err.Error())
+		}
+		return
+	}
+	old := s.fs.snap.Load()
+	if c.Generation == old.generation {
+		return
+	}
+	snap := s.fs.newSnapshot(old, c, time.Now())
+	s.fs.snap.Store(snap)
+	s.notify(old, snap)
+	s.sweepLocked()
+}
+
+// notify makes the kernel forget what differs between two snapshots. It may wait for look-ups that are under way, so
+// it must not be called by a handler.
+func (s *Server) notify(old, now *snapshot) {
+	for node := range maps.Keys(now.dirs) {
+		if old.dirs[node] == nil {
+			continue // its parent has changed
+		}
+		s.notifyDir(old.dirs[node], now.dirs[node])
+	}
+	for node, d := range old.dirs {
+		if now.dirs[node] == nil {
+			s.notifyDir(d, &dir{node: node})
+		}
+	}
+	for slot, v := range now.views {
+		if was := old.views[slot]; was != nil && was.manifest.Digest != v.manifest.Digest {
+			s.say(s.conn.NotifyInode(nodeID(kindViewObject, slot, viewManifest)))
+		}
+	}
+}
+
+// notifyDir tells of the entries that only one of two states of a directory has, or that lead elsewhere.
+func (s *Server) notifyDir(old, now *dir) {
+	if sameEntries(old, now) {
+		return
+	}
+	was := make(map[string]uint64, len(old.entries))
+	for _, e := range old.entries {
+		was[e.name] = e.node
+	}
+	for _, e := range now.entries {
+		if node, ok := was[e.name]; ok && node == e.node {
+			delete(was, e.name)
+			continue
+		}
+		was[e.name] = e.node // new, or another thing under the name
+	}
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		s.say(s.conn.NotifyEntry(now.node, name))
+	}
+	s.say(s.conn.NotifyInode(now.node))
+}
+
+// say reports an error of a notification.
+func (s *Server) say(err error) {
+	if err != nil {
+		s.fs.report("notification: " + err.Error())
+	}
+}
+
+// sweepLocked lets lingering views and layers go that the kernel has forgotten.
+// Preconditions: s.keep is held.
+func (s *Server) sweepLocked() {
+	snap := s.fs.snap.Load()
+	if len(snap.goneViews)+len(snap.goneLayers) == 0 {
+		return
+	}
+	// From here on no request works with an older snapshot: what it has counted is counted.
+	s.conn.Quiesce()
+	var views []*view
+	for _, v := range snap.goneViews {
+		if v.lookups.Load() <= 0 {
+			views = append(views, v)
+		}
+	}
+	used := map[*layer]bool{}
+	for _, v := range snap.views {
+		if slices.Contains(views, v) {
+			continue
+		}
+		for _, l := range v.image.layers {
+			used[l] = true
+		}
+	}
+	var gone []*layer
+	for _, l := range snap.goneLayers {
+		if !used[l] && l.lookups.Load() <= 0 {
+			gone = append(gone, l)
+		}
+	}
+	if len(views)+len(gone) == 0 {
+		return
+	}
+	s.fs.snap.Store(snap.without(views, gone))
+	s.conn.Quiesce() // now nobody can reach them
+	for _, l := range gone {
+		s.closeLayer(l)
+	}
+}
+
+// closeLayer closes a layer that no request can reach.
+func (s *Server) closeLayer(l *layer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.open.Swap(nil)
+	if o == nil {
+		return
+	}
+	if err := o.Close(); err != nil {
+		s.fs.log.Warn("close layer", "layer", l.diffID, "error", err)
+	}
+}
+
+// closeLayers closes everything. Preconditions: no worker runs.
+func (s *Server) closeLayers() {
+	for _, l := range s.fs.snap.Load().layers {
+		s.closeLayer(l)
+	}
+}

@@ -1,0 +1,157 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/layerfs/layerfs/fs/internal/mount"
+	"github.com/layerfs/layerfs/fs/internal/wire"
+)
+
+// ErrOption is returned for a mount option that is not known or cannot be had here.
+var ErrOption = errors.New("mount option")
+
+// Errors of mounting and unmounting.
+var (
+	// ErrNoHelper is returned when an ordinary user wants to mount and fusermount3 is not installed.
+	ErrNoHelper = mount.ErrNoHelper
+	// ErrNoDevice is returned when there is no usable /dev/fuse.
+	ErrNoDevice = mount.ErrNoDevice
+	// ErrMountBusy is returned by Unmount for a mount that a process uses.
+	ErrMountBusy = mount.ErrBusy
+	// ErrNotMounted is returned when there is nothing to unmount.
+	ErrNotMounted = mount.ErrNotMounted
+	// ErrMountPermission is returned when the system lets this user not mount or unmount there.
+	ErrMountPermission = mount.ErrPermission
+)
+
+// Options change how a store is mounted. The zero value, and a nil *Options, mean the defaults.
+type Options struct {
+	// AllowOther lets other users in. nil means yes for root, no for an ordinary user, whom fusermount3 allows it only
+	// where /etc/fuse.conf does.
+	AllowOther *bool
+	// IDMap shifts the owners of the files of images: "none" (the default of root), "auto" (0 is the user, the rest
+	// lies in the subordinate IDs; the default of users), "squash" (everything belongs to the user), or
+	// CONTAINER:HOST:COUNT[,...].
+	IDMap string
+	// Passthrough lets the kernel read large files from the store by itself. Only root can; it costs one level of file
+	// system stacking and a request per opened file.
+	Passthrough bool
+	// Extra are options as after -o, each a list with commas.
+	Extra []string
+	// Workers is the number of threads that answer requests; 0 lets the package choose.
+	Workers int
+	// Logger gets what happens while nobody waits for a result; nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// settings are Options after all defaults.
+type settings struct {
+	mount       mount.Options
+	owners      owners
+	passthrough bool
+	workers     int
+	log         *slog.Logger
+}
+
+// ignored are options that change nothing here: what is always so, what mount(8) passes to every helper, and what is
+// meant for others who read /etc/fstab.
+var ignored = map[string]bool{
+	"ro": true, "rw": true, "default_permissions": true, "defaults": true, "async": true, "sync": true,
+	"atime": true, "noatime": true, "relatime": true, "norelatime": true, "strictatime": true, "diratime": true,
+	"nodiratime": true, "lazytime": true, "nolazytime": true,
+	"auto": true, "noauto": true, "user": true, "nouser": true, "users": true, "nofail": true, "_netdev": true,
+}
+
+// refused are options of libfuse and others that somebody may expect, and why they are not accepted.
+var refused = map[string]string{
+	"auto_unmount": "fusermount3 would have to stay alive beside the server; a dead mount is cleaned by the next mount",
+	"allow_root":   "the kernel does not know it; use allow_other",
+	"nonempty":     "a directory need not be empty anyway",
+	"direct_io":    "it would turn the kernel's cache off, which is where the speed comes from",
+}
+
+// settle fills in the defaults.
+func (o *Options) settle(source string) (*settings, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	euid, egid := os.Geteuid(), os.Getegid()
+	s := &settings{
+		mount:       mount.Options{Source: source, Subtype: "layerfs", AllowOther: euid == 0, MaxRead: wire.MaxRead},
+		passthrough: o.Passthrough, workers: o.Workers, log: o.Logger,
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if o.AllowOther != nil {
+		s.mount.AllowOther = *o.AllowOther
+	}
+	idmap := o.IDMap
+	for _, opt := range splitOptions(o.Extra) {
+		if err := s.apply(opt, &idmap); err != nil {
+			return nil, err
+		}
+	}
+	if s.passthrough && euid != 0 {
+		return nil, fmt.Errorf("%w passthrough: only root may give files to the kernel; mount without it", ErrOption)
+	}
+	var err error
+	s.owners, err = parseOwners(idmap, euid, egid)
+	return s, err
+}
+
+// apply understands one option.
+func (s *settings) apply(opt string, idmap *string) error {
+	name, value, _ := strings.Cut(opt, "=")
+	switch name {
+	case "allow_other":
+		s.mount.AllowOther = true
+	case "passthrough":
+		s.passthrough = true
+	case "idmap":
+		*idmap = value
+	case "fsname":
+		s.mount.Source = value
+	case "suid", "nosuid":
+		s.mount.Suid = name == "suid"
+	case "dev", "nodev":
+		s.mount.Dev = name == "dev"
+	case "exec", "noexec":
+		s.mount.NoExec = name == "noexec"
+	default:
+		if ignored[name] || strings.HasPrefix(name, "x-") {
+			return nil
+		}
+		if why, ok := refused[name]; ok {
+			return fmt.Errorf("%w %s is refused: %s", ErrOption, name, why)
+		}
+		return fmt.Errorf("%w %s is not known; known are allow_other, passthrough, idmap=, fsname=, [no]suid, [no]dev, [no]exec", ErrOption, name)
+	}
+	return nil
+}
+
+// rangeOption is the continuation of a list after idmap=, which holds commas itself.
+var rangeOption = regexp.MustCompile(`^[0-9]+:[0-9]+:[0-9]+$`)
+
+// splitOptions splits lists at commas.
+func splitOptions(lists []string) []string {
+	var all []string
+	for _, list := range lists {
+		for opt := range strings.SplitSeq(list, ",") {
+			last := len(all) - 1
+			switch {
+			case opt == "":
+			case last >= 0 && strings.HasPrefix(all[last], "idmap=") && rangeOption.MatchString(opt):
+				all[last] += "," + opt
+			default:
+				all = append(all, opt)
+			}
+		}
+	}
+	return all
+}

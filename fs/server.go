@@ -1,0 +1,276 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/layerfs/layerfs/fs/internal/mount"
+	"github.com/layerfs/layerfs/fs/internal/wire"
+	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/union"
+)
+
+// A Server is a mounted file system that this process answers for.
+type Server struct {
+	dir        string
+	image      string // ID of the image of a single mount, else ""
+	minor      uint32 // device number of the mount, 0 when not known
+	allowOther bool
+	fs         *fileSystem
+	conn       *wire.Conn
+
+	keep     sync.Mutex // held while the snapshot is replaced
+	missed   bool       // a change could not be read; guarded by keep
+	stop     context.CancelFunc
+	keepers  sync.WaitGroup
+	finished chan struct{} // closed when nothing of the server runs any more
+	gaveUp   chan struct{} // closed when Detach does not wait for the users of the mount
+	giveUp   sync.Once
+}
+
+// readAheadKiB is how much the kernel reads ahead where it lets us say so.
+const readAheadKiB = 1024
+
+// Mount mounts the store at dir, an existing directory. The mount answers when Mount returns. What is left there of a
+// mount whose server has died is cleaned away first. The store must stay open until Serve has returned.
+func Mount(store *layers.Store, dir string, o *Options) (*Server, error) {
+	return start(store, dir, "", o)
+}
+
+// MountImage mounts the root file system of one image, named as layers.Store.Image understands it, at dir. It shows
+// that image for as long as it is mounted, whatever happens to the name.
+func MountImage(store *layers.Store, name, dir string, o *Options) (*Server, error) {
+	img, err := store.Image(context.Background(), name)
+	if err != nil {
+		return nil, err
+	}
+	return start(store, dir, string(img.ID), o)
+}
+
+// CleanDead takes away what is left at dir of mounts whose server has died, and reports whether there was anything.
+func CleanDead(dir string) (bool, error) {
+	dir, err := mount.Clean(dir)
+	if err != nil {
+		return false, err
+	}
+	return mount.CleanDead(dir)
+}
+
+// start does the work of Mount and MountImage.
+func start(store *layers.Store, dir, image string, o *Options) (*Server, error) {
+	dir, err := mount.Clean(dir)
+	if err != nil {
+		return nil, err
+	}
+	set, err := o.settle(store.Root())
+	if err != nil {
+		return nil, err
+	}
+	f := newFileSystem(store, set)
+	s := &Server{
+		dir: dir, image: image, allowOther: set.mount.AllowOther, fs: f,
+		finished: make(chan struct{}), gaveUp: make(chan struct{}),
+	}
+	f.status.info = s.status
+	if err := s.prepare(image); err != nil {
+		return nil, err
+	}
+	if _, err := mount.CleanDead(dir); err != nil {
+		return nil, err
+	}
+	if err := s.attach(set); err != nil {
+		return nil, err
+	}
+	s.serve()
+	return s, nil
+}
+
+// newFileSystem returns a file system that shows nothing yet.
+func newFileSystem(store *layers.Store, set *settings) *fileSystem {
+	f := &fileSystem{
+		store: store, log: set.log, owners: set.owners, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		trusted: os.Geteuid() == 0, started: time.Now(), root: rootID, cache: union.NewCache(0),
+	}
+	f.snap.Store(emptySnapshot())
+	return f
+}
+
+// prepare reads the catalogue, and for a single image opens its layers, so that collection leaves them alone from now
+// on.
+func (s *Server) prepare(image string) error {
+	c, err := s.fs.store.Catalogue(context.Background())
+	if err != nil {
+		return err
+	}
+	snap := s.fs.newSnapshot(s.fs.snap.Load(), c, s.fs.started)
+	s.fs.snap.Store(snap)
+	if image == "" {
+		return nil
+	}
+	for slot, img := range snap.images {
+		if string(img.id) != image {
+			continue
+		}
+		s.fs.root = nodeID(kindViewDir, slot, rootDir)
+		if len(img.layers) == 0 {
+			s.fs.root = nodeID(kindViewObject, slot, viewEmpty)
+			return nil
+		}
+		_, err := s.fs.tree(img)
+		return err
+	}
+	return fmt.Errorf("%w: %s was removed just now", layers.ErrImageUnknown, image)
+}
+
+// attach mounts and begins to answer.
+func (s *Server) attach(set *settings) error {
+	device, err := mount.Mount(s.dir, set.mount)
+	if err != nil {
+		return err
+	}
+	s.conn = wire.New(device, s.fs, newRaw(s.fs), wire.Options{
+		Workers: set.workers, Passthrough: set.passthrough, IDMapped: os.Geteuid() == 0,
+		Panicked: func(op string, node uint64, reason any) {
+			s.fs.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
+		},
+	})
+	if set.passthrough {
+		s.fs.backing = &passthrough{conn: s.conn, files: map[uint64]*backing{}}
+	}
+	if err := s.conn.Start(); err != nil {
+		return errors.Join(err, mount.Unmount(s.dir, true), s.conn.Close())
+	}
+	var ok bool
+	if s.minor, ok = mount.Device(s.dir); ok && os.Geteuid() == 0 {
+		if err := mount.ReadAhead(s.minor, readAheadKiB); err != nil {
+			set.log.Debug("read-ahead stays as it is", "error", err)
+		}
+	}
+	return nil
+}
+
+// serve starts what runs beside the workers and ends with them.
+func (s *Server) serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	if s.image == "" {
+		s.keepers.Go(func() { s.watch(ctx) })
+		s.keepers.Go(func() { s.tick(ctx) })
+	}
+	go func() {
+		<-s.conn.Done()
+		stop()
+		s.keepers.Wait()
+		s.closeLayers()
+		if err := s.conn.Close(); err != nil {
+			s.fs.log.Warn("close /dev/fuse", "error", err)
+		}
+		close(s.finished)
+	}()
+}
+
+// Serve returns when the file system is unmounted, by Unmount or by anybody else, with the reason when it ended
+// otherwise.
+func (s *Server) Serve() error {
+	select {
+	case <-s.finished:
+		return s.conn.Err()
+	case <-s.gaveUp:
+		return nil
+	}
+}
+
+// endWait is how long the end of the workers is waited for after an unmount.
+const endWait = 2 * time.Second
+
+// Unmount unmounts and waits until the server has ended. A mount in use stays and gives ErrMountBusy; see Detach.
+func (s *Server) Unmount() error {
+	if err := s.unmount(false); err != nil {
+		return err
+	}
+	select {
+	case <-s.finished:
+		return s.conn.Err()
+	case <-time.After(endWait):
+		return fmt.Errorf("%s: unmounted here, but another mount namespace still holds the file system", s.dir)
+	}
+}
+
+// Detach unmounts whether the mount is in use or not, and makes Serve return: processes that still use it get errors
+// when this one ends.
+func (s *Server) Detach() error {
+	err := s.unmount(true)
+	if errors.Is(err, ErrNotMounted) {
+		err = nil
+	}
+	select {
+	case <-s.finished:
+		return err
+	case <-time.After(endWait / 4):
+	}
+	if s.minor != 0 && mount.Abort(s.minor) == nil {
+		select {
+		case <-s.finished:
+			return err
+		case <-time.After(endWait):
+		}
+	}
+	s.giveUp.Do(func() { close(s.gaveUp) })
+	return err
+}
+
+// unmount takes our mount away, and no other that may lie on top of it.
+func (s *Server) unmount(lazy bool) error {
+	select {
+	case <-s.finished:
+		return fmt.Errorf("%s: %w", s.dir, ErrNotMounted)
+	default:
+	}
+	if minor, ok := mount.Device(s.dir); ok && s.minor != 0 && minor != s.minor {
+		return fmt.Errorf("%s: something else is mounted over it: %w", s.dir, ErrMountBusy)
+	}
+	return mount.Unmount(s.dir, lazy)
+}
+
+// Mountpoint returns the directory of the mount, absolute and without symbolic links.
+func (s *Server) Mountpoint() string { return s.dir }
+
+// Fd returns the descriptor of the connection to the kernel. With it and InitMessage another process can take the
+// mount over, since node IDs mean the same there.
+func (s *Server) Fd() int { return s.conn.Fd() }
+
+// InitMessage returns the first message of the kernel as it came.
+func (s *Server) InitMessage() []byte { return s.conn.InitMessage() }
+
+// Stats are figures about a Server.
+type Stats struct {
+	Generation            uint64 // of the catalogue that is shown
+	Images, Names, Layers int
+	OpenLayers            int
+	Lingering             int               // layers that were removed and are still in use
+	Known                 int64             // files of images that the kernel remembers
+	Requests              map[string]uint64 // answered so far, by operation
+}
+
+// Stats returns the present figures.
+func (s *Server) Stats() Stats {
+	snap := s.fs.snap.Load()
+	st := Stats{
+		Generation: snap.generation, Images: len(snap.images), Names: len(snap.views) - len(snap.goneViews) - len(snap.images),
+		Layers: len(snap.layers) - len(snap.goneLayers), Lingering: len(snap.goneLayers), Requests: s.conn.Counts(),
+	}
+	for _, l := range snap.layers {
+		if l.open.Load() != nil {
+			st.OpenLayers++
+		}
+		st.Known += l.lookups.Load()
+	}
+	for _, v := range snap.views {
+		st.Known += v.lookups.Load()
+	}
+	return st
+}

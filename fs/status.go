@@ -1,0 +1,96 @@
+package fs
+
+import (
+	"encoding/json"
+	"os"
+	"sync"
+	"time"
+)
+
+// statusName is the file in .layerfs that says what the mount is and does.
+const statusName = "status.json"
+
+// maxRenderings is how many renderings of status.json are kept for those who have one open.
+const maxRenderings = 16
+
+// statusFiles keeps the texts that were shown as status.json. Each look-up gets a new text under a new number, so the
+// kernel's memory of older ones does no harm.
+type statusFiles struct {
+	info func() any // what to render
+
+	mu    sync.Mutex
+	last  uint32
+	kept  map[uint64]*rendering
+	order []uint64 // of kept, the oldest first
+}
+
+// rendering is one text of status.json.
+type rendering struct {
+	text []byte
+	time time.Time
+}
+
+// at returns a rendering by its node, nil for other nodes.
+func (s *statusFiles) at(node uint64) *rendering {
+	if k, slot, _ := splitID(node); k != kindFixed || slot != 1 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept[node]
+}
+
+// render makes a new text and returns its node.
+func (s *statusFiles) render(f *fileSystem) uint64 {
+	text, err := json.MarshalIndent(s.info(), "", "  ")
+	if err != nil {
+		f.report("status.json: " + err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	node := statusID + uint64(s.last)
+	if s.kept == nil {
+		s.kept = map[uint64]*rendering{}
+	}
+	s.kept[node] = &rendering{append(text, '\n'), time.Now()}
+	s.order = append(s.order, node)
+	if len(s.order) > maxRenderings {
+		delete(s.kept, s.order[0])
+		s.order = s.order[1:]
+	}
+	return node
+}
+
+// status is the content of status.json; field names are part of what users rely on.
+type status struct {
+	Mountpoint string    `json:"mountpoint"`
+	PID        int       `json:"pid"`
+	Store      string    `json:"store"`
+	Driver     string    `json:"driver"`
+	Since      time.Time `json:"since"`
+	Image      string    `json:"image,omitempty"` // of a mount of one image
+	Options    struct {
+		IDMap       string `json:"idmap"`
+		AllowOther  bool   `json:"allow_other"`
+		Passthrough bool   `json:"passthrough"`
+	} `json:"options"`
+	Generation uint64            `json:"generation"` // of the store's catalogue
+	Images     int               `json:"images"`
+	Names      int               `json:"names"`
+	Layers     int               `json:"layers"`
+	OpenLayers int               `json:"open_layers"`
+	Lingering  int               `json:"lingering_layers"` // removed, but in use
+	Requests   map[string]uint64 `json:"requests"`
+}
+
+func (s *Server) status() any {
+	st := s.Stats()
+	out := status{
+		Mountpoint: s.dir, PID: os.Getpid(), Store: s.fs.store.Root(), Driver: "fuse", Since: s.fs.started, Image: s.image,
+		Generation: st.Generation, Images: st.Images, Names: st.Names, Layers: st.Layers,
+		OpenLayers: st.OpenLayers, Lingering: st.Lingering, Requests: st.Requests,
+	}
+	out.Options.IDMap, out.Options.AllowOther, out.Options.Passthrough = s.fs.owners.text, s.allowOther, s.fs.backing != nil
+	return out
+}
