@@ -193,7 +193,7 @@ func (sp *splitting) members() error {
 	for {
 		h, err := sp.Next()
 		if err == io.EOF {
-			return sp.Drain(sp.extra)
+			return errors.Join(sp.tree.Drop(aufsLinks), sp.Drain(sp.extra))
 		}
 		if err != nil {
 			return splitError(err)

@@ -335,6 +335,36 @@ func TestReplacedBodiesStayInTheTar(t *testing.T) {
 	}
 }
 
+// TestAufsLinks loads a layer that keeps its hard links in AUFS's directory for
+// them, as images from the early years of docker do.
+func TestAufsLinks(t *testing.T) {
+	s := newStore(t)
+	layer := archive(t, dir(".wh..wh.plnk/"), file(".wh..wh.plnk/42.7", "linked"), file(".wh..wh.aufs", ""),
+		link("a", ".wh..wh.plnk/42.7"), link("b", ".wh..wh.plnk/42.7"))
+	img := load(t, s, image(t, layer), "x")
+	l, err := s.OpenLayer(img.DiffIDs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, names, err := l.Tree().Dir(0)
+	if err != nil || names != 2 {
+		t.Errorf("%d names in the root, %v; want a and b", names, err)
+	}
+	e, ok, err := l.Tree().Lookup(0, []byte("a"))
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	p := make([]byte, 10)
+	n, _ := l.ReadAt(e.Ino, p, 0)
+	if a, err := l.Tree().Attr(e.Ino); err != nil || a.Nlink != 2 || string(p[:n]) != "linked" {
+		t.Errorf("a has %d links and %q, %v", a.Nlink, p[:n], err)
+	}
+	if got := tarDigest(t, s, img.DiffIDs()[0]); got != digest.FromBytes(layer) {
+		t.Errorf("came out as %s", got)
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	s := newStore(t)
 	_, err := s.Load(t.Context(), image(t, archive(t, file("zeros", strings.Repeat("\x00", 1<<20)))), &LoadOptions{MaxBytes: 1 << 19})

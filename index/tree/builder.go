@@ -386,6 +386,32 @@ func (b *Builder) Node(path string, k Kind, m Meta, major, minor uint32) error {
 	return nil
 }
 
+// Drop takes a directory out of the layer, and all below it, as if it had never
+// been there. Files below it that have other names keep those. What is no
+// directory is left alone.
+func (b *Builder) Drop(dir string) error {
+	if err := b.start(); err != nil {
+		return err
+	}
+	base, name := splitPath(dir)
+	parent, err := b.directory(base)
+	if err != nil {
+		return fmt.Errorf("directory %q: %w", dir, err)
+	}
+	e, ok := b.find(parent, name)
+	if !ok {
+		return nil
+	}
+	at := b.entries.At(int(e))
+	if at.inode == none || b.inodes.At(int(at.inode)).kind != KindDirectory {
+		return nil
+	}
+	// The name moves into the directory itself, which nothing leads to any more.
+	at.parent, at.inode = at.inode, none
+	b.lastOK = false
+	return nil
+}
+
 // Whiteout adds a whiteout: the name is deleted in the layers below.
 func (b *Builder) Whiteout(path string) error {
 	if err := b.start(); err != nil {
