@@ -32,9 +32,10 @@ func TestCommitOrder(t *testing.T) {
 			},
 		},
 		{
-			name: "many objects, two of them in one shard, one streamed with a hole in the middle",
+			name: "many objects, one of them streamed and with a hole in the middle",
 			bodies: [][]byte{
-				[]byte("small"), body(2, ObjectMin), body(3, ObjectMin), body(4, ObjectMin), body(31, ObjectMin),
+				[]byte("small"), body(11, ObjectMin), body(12, ObjectMin), body(13, ObjectMin), body(14, ObjectMin),
+				body(15, ObjectMin), body(16, ObjectMin), body(17, ObjectMin), body(18, ObjectMin),
 				append(append(body(5, wholeMax/2), make([]byte, holeSize)...), body(6, wholeMax)...),
 			},
 		},

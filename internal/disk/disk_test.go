@@ -203,7 +203,7 @@ func TestSyncer(t *testing.T) {
 		whole bool
 		files int
 		ops   int
-	}{{true, 0, 0}, {true, 1, 1}, {true, 4, 4}, {true, 5, 1}, {true, 50, 1}, {false, 4, 4}, {false, 5, 5}, {false, 50, 50}} {
+	}{{true, 0, 0}, {true, 1, 1}, {true, 8, 8}, {true, 9, 1}, {true, 50, 1}, {false, 8, 8}, {false, 9, 9}, {false, 50, 50}} {
 		var r recorder
 		s, err := r.disk().OpenSyncer(dir)
 		if err != nil {

@@ -11,8 +11,13 @@ import (
 
 // fewFiles is the number up to which files are synced one by one even where
 // syncfs works: syncfs also waits for what all other programs have written to
-// the same file system.
-const fewFiles = 4
+// the same file system. For more files that counts less than the cache flush of
+// each fsync, which a slow disk takes milliseconds for.
+//
+// Measured on ext4 with 1,500 new files and 1.9 GB: after [File.StartWriteback]
+// of each file syncfs takes 10 ms and an fsync each, eight at a time, 70 ms;
+// without, both take 1.0 s, and the whole import is 14 % slower.
+const fewFiles = 8
 
 // syncers is the number of fsync calls in flight when many files are synced one
 // by one; journalling file systems commit them together.
