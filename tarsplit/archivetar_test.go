@@ -17,7 +17,7 @@ const maxLogical = 8 << 20
 
 // compareWithArchiveTar reads x with archive/tar and with a Splitter, and
 // compares members, their content, and where the tar ends or is wrong.
-func compareWithArchiveTar(t testing.TB, x []byte) {
+func compareWithArchiveTar(t tester, x []byte) {
 	t.Helper()
 	tr := tar.NewReader(bytes.NewReader(x))
 	s := NewSplitter(bytes.NewReader(x), NewWriter(io.Discard))
@@ -58,7 +58,7 @@ func isFormatError(err error) bool {
 	return errors.As(err, &format)
 }
 
-func compareHeaders(t testing.TB, got *Header, want *tar.Header) {
+func compareHeaders(t tester, got *Header, want *tar.Header) {
 	t.Helper()
 	if got.Type == TypeGlobal && want.PAXRecords == nil {
 		return // archive/tar met an invalid record, in the random order of a map
@@ -86,7 +86,7 @@ func compareHeaders(t testing.TB, got *Header, want *tar.Header) {
 }
 
 // compareXattrs compares what both know, the SCHILY records.
-func compareXattrs(t testing.TB, got *Header, want *tar.Header) {
+func compareXattrs(t tester, got *Header, want *tar.Header) {
 	t.Helper()
 	has := map[string]string{}
 	for _, x := range got.Xattrs {
@@ -112,7 +112,7 @@ func compareXattrs(t testing.TB, got *Header, want *tar.Header) {
 
 // compareContent reads the content of the current member from both; it reports
 // whether reading can go on.
-func compareContent(t testing.TB, s *Splitter, tr *tar.Reader, h *Header) bool {
+func compareContent(t tester, s *Splitter, tr *tar.Reader, h *Header) bool {
 	t.Helper()
 	if h.Size > maxLogical || len(h.Name)%4 == 3 {
 		return true // without reading a body

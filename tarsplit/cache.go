@@ -2,7 +2,7 @@ package tarsplit
 
 import "sync"
 
-// cacheGroups is how many decoded groups a Reader keeps: about 3 MiB at most in
+// cacheGroups is how many decoded groups a Reader keeps: about 2 MiB at most in
 // practice, one for each reader that goes through the stream at its own place.
 const cacheGroups = 8
 

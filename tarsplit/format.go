@@ -34,7 +34,7 @@ import (
 //	1 body   the bytes of the next sum's body; length is its size
 //	2 zeros  that many zeros
 //
-// A group is closed when it holds groupRaw raw bytes or groupRecords records, so
+// A group holds at most maxGroupRaw raw bytes and maxGroupRecords records, so
 // decoding one costs little, whatever the stream was; a long body is one record.
 // Lengths are not 0. Records of the same kind other than bodies do not follow
 // each other, except when a group ends between them.
@@ -52,15 +52,18 @@ const (
 	sumSize     = len(Sum{})
 	payloadHead = 8
 
-	groupRaw     = 256 << 10
-	groupRecords = 16 << 10
+	// When a Writer closes a group: small enough to decode one for a read of a
+	// few bytes, and larger ones would save less than 3 %.
+	groupRaw     = 128 << 10
+	groupRecords = 8 << 10
 
-	// What a group can grow to; more is damage. zstd stores what it cannot
-	// compress, with little around it.
-	maxPayload = payloadHead + groupRecords*binary.MaxVarintLen64 + groupRaw
-	maxGroup   = 8 + groupRecords*sumSize + maxPayload + maxPayload/128 + 1024
+	// What a group may hold; more is damage.
+	maxGroupRaw     = 256 << 10
+	maxGroupRecords = 16 << 10
+	maxPayload      = payloadHead + maxGroupRecords*binary.MaxVarintLen64 + maxGroupRaw
+	maxGroup        = 8 + maxGroupRecords*sumSize + maxPayload + maxPayload/128 + 1024 // zstd stores what it cannot compress
 
-	// maxGroups bounds the index in memory: 16 MiB for at least 256 GiB of
+	// maxGroups bounds the index in memory: 16 MiB for at least 128 GiB of
 	// headers.
 	maxGroups = 1 << 20
 
@@ -84,7 +87,7 @@ var (
 	encoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(zstd.SpeedDefault),
-			zstd.WithWindowSize(512<<10),
+			zstd.WithWindowSize(256<<10),
 			zstd.WithEncoderCRC(true),
 			zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)))
 		if err != nil {

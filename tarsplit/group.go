@@ -46,7 +46,7 @@ func (g *group) decode() error {
 	if len(packed) >= 8 && binary.LittleEndian.Uint32(packed) == magicSums {
 		n := int64(binary.LittleEndian.Uint32(packed[4:]))
 		packed = packed[8:]
-		if n > int64(len(packed)) || n%int64(sumSize) != 0 || n > int64(groupRecords*sumSize) {
+		if n > int64(len(packed)) || n%int64(sumSize) != 0 || n > int64(maxGroupRecords*sumSize) {
 			return damaged("sums of %d bytes", n)
 		}
 		g.sums, packed = packed[:n], packed[n:]
@@ -78,7 +78,7 @@ func (g *group) decodeRecords(records []byte) error {
 	for len(records) > 0 {
 		v, n := binary.Uvarint(records)
 		length := int64(v >> 2)
-		if n <= 0 || length == 0 || length > g.end-pos || len(g.spans) == groupRecords {
+		if n <= 0 || length == 0 || length > g.end-pos || len(g.spans) == maxGroupRecords {
 			return damaged("an invalid record")
 		}
 		s := span{start: pos, kind: recordKind(v & 3)}

@@ -37,7 +37,7 @@ type Reader struct {
 }
 
 // firstRead is read from the end of a stored form at once; it holds the index of
-// a layer of about 60 MB of headers.
+// a layer with about 30 MB of headers.
 const firstRead = 4 << 10
 
 // Open opens a stored form of size bytes. It reads the index only. src and b are

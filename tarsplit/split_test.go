@@ -6,8 +6,14 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"testing"
 )
+
+// A tester is a *testing.T, a *testing.B or a *rapid.T.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
 
 // memory is a store of bodies for tests.
 type memory struct {
@@ -51,7 +57,7 @@ func (m *memory) Body(sum Sum, size int64) (io.ReaderAt, error) {
 }
 
 // stored splits x and opens the result.
-func stored(t testing.TB, x []byte, m *memory) *Reader {
+func stored(t tester, x []byte, m *memory) *Reader {
 	t.Helper()
 	var form bytes.Buffer
 	if err := Split(bytes.NewReader(x), NewWriter(&form), m.Put); err != nil {
@@ -65,7 +71,7 @@ func stored(t testing.TB, x []byte, m *memory) *Reader {
 }
 
 // checkLaw is the law: Join(Split(x)) == x.
-func checkLaw(t testing.TB, x []byte) {
+func checkLaw(t tester, x []byte) {
 	t.Helper()
 	r := stored(t, x, newMemory())
 	if r.Size() != int64(len(x)) {

@@ -34,7 +34,7 @@ type Writer struct {
 }
 
 // NewWriter returns a Writer of the stored form to w, which gets one Write for
-// about every 256 KiB of headers.
+// about every 128 KiB of headers.
 func NewWriter(w io.Writer) *Writer {
 	return &Writer{w: w, out: formatHeader()}
 }
