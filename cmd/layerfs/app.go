@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+)
+
+// An env is what a verb works with besides its own options.
+type env struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+	root, runroot  string
+	logLevel       slog.Level
+	logJSON        bool
+}
+
+const description = `layerfs loads container images into a content-addressed store, in which the
+content of every file is kept once, and shows the whole store as a read-only file
+system:
+
+   layerfs load -i debian.tar          # docker-archive, oci-archive or OCI layout
+   layerfs mount ~/layerfs             # returns when the mount answers
+   ls ~/layerfs/images/docker.io/library/debian@12/rootfs
+   sha256sum ~/layerfs/layers/sha256/*/layer.tar
+   layerfs umount ~/layerfs
+
+An image is named as in docker and podman: a name (debian is short for
+docker.io/library/debian:latest), its ID, or the first digits of its ID.
+Flags may stand before or after the arguments; after "--" everything is an argument.`
+
+// newApp puts the verbs together.
+func newApp(e *env) *cli.App {
+	app := &cli.App{
+		Name:                   "layerfs",
+		Usage:                  "container images as a file system",
+		UsageText:              "layerfs [global flags] VERB [flags] [arguments]",
+		Description:            description,
+		Version:                buildVersion(),
+		CustomAppHelpTemplate:  appHelp(),
+		Flags:                  globalFlags(),
+		Commands:               commands(e),
+		Before:                 e.before,
+		Action:                 noVerb,
+		Reader:                 e.stdin,
+		Writer:                 e.stdout,
+		ErrWriter:              e.stderr,
+		EnableBashCompletion:   true,
+		UseShortOptionHandling: false, // crashes the completion of urfave/cli v2
+		ExitErrHandler:         func(*cli.Context, error) {},
+		OnUsageError:           usageErrorOf("layerfs"),
+		HideHelpCommand:        true, // "layerfs help" is a verb of our own
+	}
+	return app
+}
+
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "root", Usage: "`DIR` of the store", EnvVars: []string{"LAYERFS_ROOT"}, DefaultText: "/var/lib/layerfs, or for a user $XDG_DATA_HOME/layerfs"},
+		&cli.StringFlag{Name: "runroot", Usage: "`DIR` for the records of mounts", EnvVars: []string{"LAYERFS_RUNROOT"}, DefaultText: "/run/layerfs, or for a user $XDG_RUNTIME_DIR/layerfs"},
+		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the messages: debug, info, warn or error", Value: "warn"},
+		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the messages: text or json", Value: "text"},
+		cli.HelpFlag, // the library leaves it out when there is a verb "help"
+	}
+}
+
+// commands lists the verbs in the order of --help.
+func commands(e *env) []*cli.Command {
+	list := []*cli.Command{
+		loadCommand(e), importCommand(e), saveCommand(e), diffCommand(e),
+		imagesCommand(e), inspectCommand(e), historyCommand(e), layersCommand(e), existsCommand(e),
+		tagCommand(e), untagCommand(e), rmiCommand(e),
+		mountCommand(e), umountCommand(e), mountsCommand(e),
+		gcCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
+		doctorCommand(e), completionCommand(e), helpCommand(e),
+	}
+	for _, c := range list {
+		finish(c)
+	}
+	return list
+}
+
+// finish gives a verb what all verbs have in common: the form of its errors, and
+// no sub-command "help", which would take the place of a file of that name.
+func finish(c *cli.Command) {
+	c.HideHelpCommand = true
+	for _, f := range c.Flags {
+		if b, ok := f.(*cli.BoolFlag); ok && b.DefaultText == "" {
+			b.DisableDefaultText = true // "(default: false)" says nothing
+		}
+	}
+	c.OnUsageError = usageErrorOf(c.Name)
+	action := c.Action
+	c.Action = func(ctx *cli.Context) error {
+		if err := refuseCompletion(ctx); err != nil {
+			return &verbError{c.Name, err}
+		}
+		if err := action(ctx); err != nil {
+			return &verbError{c.Name, err}
+		}
+		return nil
+	}
+}
+
+// A verbError says which verb an error is from.
+type verbError struct {
+	verb string
+	err  error
+}
+
+func (e *verbError) Error() string {
+	text := e.verb + ": " + e.err.Error()
+	var u *usageError
+	if errors.As(e.err, &u) {
+		text += "; see layerfs " + e.verb + " --help"
+	}
+	return text
+}
+
+func (e *verbError) Unwrap() error { return e.err }
+
+// A usageError is a mistake in the command line itself.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// A quietError ends the program with its exit code and without a message, because
+// the output says it all.
+type quietError struct{ err error }
+
+func (e *quietError) Error() string { return e.err.Error() }
+
+func (e *quietError) Unwrap() error { return e.err }
+
+func usageErrorOf(verb string) cli.OnUsageErrorFunc {
+	return func(_ *cli.Context, err error, _ bool) error {
+		text := strings.Replace(err.Error(), "flag provided but not defined: ", "unknown flag ", 1)
+		if verb == "layerfs" {
+			return &usageError{text + "; see layerfs --help"}
+		}
+		return &verbError{verb, &usageError{text}}
+	}
+}
+
+// noVerb answers a command line without a verb that we know.
+func noVerb(c *cli.Context) error {
+	name := c.Args().First()
+	if name == "" {
+		return usagef("say what to do, for example `layerfs load -i FILE`; see layerfs --help")
+	}
+	hint := "see layerfs --help"
+	if near := nearest(c.App.Commands, name); near != "" {
+		hint = "did you mean " + near + "? " + hint
+	}
+	return usagef("unknown verb %q; %s", name, hint)
+}
+
+// argCount checks the number of arguments; what names them for the message.
+func argCount(c *cli.Context, low, high int, what string) error {
+	n := c.Args().Len()
+	if n < low {
+		return usagef("needs %s", what)
+	}
+	if high >= 0 && n > high {
+		return usagef("unexpected argument %q", c.Args().Get(high))
+	}
+	return nil
+}
+
+// before takes over the global flags.
+func (e *env) before(c *cli.Context) error {
+	level := c.String("log-level")
+	if err := e.logLevel.UnmarshalText([]byte(level)); err != nil {
+		return usagef("--log-level %q: want debug, info, warn or error", level)
+	}
+	switch c.String("log-format") {
+	case "text":
+	case "json":
+		e.logJSON = true
+	default:
+		return usagef("--log-format %q: want text or json", c.String("log-format"))
+	}
+	e.root, e.runroot = c.String("root"), c.String("runroot")
+	return nil
+}
+
+// logger is for what cannot be returned as an error; only the serving process of a
+// mount has such things.
+func (e *env) logger() *slog.Logger {
+	o := &slog.HandlerOptions{Level: e.logLevel}
+	if e.logJSON {
+		return slog.New(slog.NewJSONHandler(e.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(e.stderr, o))
+}
+
+// openStore opens the store to change it, and makes it when there is none.
+func (e *env) openStore() (*layers.Store, error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return nil, err
+	}
+	return layers.Open(root, nil)
+}
+
+// viewStore opens the store for a verb that only looks. An absent store is made,
+// so that the first command somebody tries is no error; one on a read-only medium
+// is opened as such.
+func (e *env) viewStore() (*layers.Store, error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return nil, err
+	}
+	st, err := layers.Open(root, nil)
+	if errors.Is(err, fs.ErrPermission) || isReadOnlyMedium(err) {
+		if ro, roErr := layers.Open(root, &layers.Options{ReadOnly: true}); roErr == nil {
+			return ro, nil
+		}
+	}
+	return st, err
+}
+
+// withStore calls fn with a store and closes it.
+func withStore(c *cli.Context, open func() (*layers.Store, error), fn func(ctx context.Context, st *layers.Store) error) (err error) {
+	st, err := open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	return fn(c.Context, st)
+}

@@ -1,0 +1,18 @@
+package main
+
+import "github.com/layerfs/layerfs/layers/archive"
+
+// choose returns the images of the archive to load: those of one platform unless
+// all are wanted.
+func (o *loadOptions) choose(a *archive.Archive) ([]archive.Image, error) {
+	if !o.allPlatforms {
+		return archive.Select(a.Images(), o.platform)
+	}
+	var images []archive.Image
+	for _, img := range a.Images() {
+		if !img.Artifact {
+			images = append(images, img)
+		}
+	}
+	return images, nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+)
+
+// historyOptions are the flags of history.
+type historyOptions struct {
+	image   string
+	format  string
+	quiet   bool
+	noTrunc bool
+	out     io.Writer
+}
+
+func historyCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "history", Category: "Images",
+		Usage:     "show the steps that made an image",
+		UsageText: "layerfs history [flags] NAME",
+		Description: `The newest step comes first. LAYER is the DiffID of the layer that the step made, for
+"layerfs diff"; a step that only changed the config has none. JSON and templates have
+the fields layer, created, created_by, size, comment (.Layer .Created .CreatedBy
+.Size .Comment).
+
+Examples:
+   layerfs history --no-trunc alpine
+   layerfs history -q alpine | head -n 1       # the topmost layer`,
+		Flags: []cli.Flag{
+			formatFlag(),
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the DiffIDs only"},
+			&cli.BoolFlag{Name: "no-trunc", Usage: "print whole DiffIDs and commands"},
+		},
+		BashComplete: completeNames(e),
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 1, 1, "NAME of an image"); err != nil {
+				return err
+			}
+			o := &historyOptions{
+				image: c.Args().First(), format: c.String("format"),
+				quiet: c.Bool("quiet"), noTrunc: c.Bool("no-trunc"), out: e.stdout,
+			}
+			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
+				return history(ctx, o, st)
+			})
+		},
+	}
+}
+
+// A step is one entry of an image's history.
+type step struct {
+	Layer     digest.Digest `json:"layer,omitempty"`
+	Created   *time.Time    `json:"created,omitempty"`
+	CreatedBy string        `json:"created_by"`
+	Size      int64         `json:"size"`
+	Comment   string        `json:"comment,omitempty"`
+}
+
+// history prints the steps, the newest first.
+func history(ctx context.Context, o *historyOptions, st *layers.Store) error {
+	img, err := st.Image(ctx, o.image)
+	if err != nil {
+		return err
+	}
+	raw, err := st.Blob(img.ID)
+	if err != nil {
+		return err
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, img.ID, err)
+	}
+	steps := historySteps(config.History, img.Layers)
+	for i := range steps {
+		if steps[i].Layer == "" {
+			continue
+		}
+		l, err := st.Layer(ctx, string(steps[i].Layer))
+		if err != nil {
+			return err
+		}
+		steps[i].Size = l.Bytes
+	}
+	slices.Reverse(steps)
+	if o.quiet {
+		for _, s := range steps {
+			if s.Layer != "" {
+				fmt.Fprintln(o.out, short(string(s.Layer), o.noTrunc))
+			}
+		}
+		return nil
+	}
+	return printList(o.out, o.format, steps, o.table())
+}
+
+// historySteps gives the layers to the entries that say that they made one. Layers
+// for which no entry is left get one of their own: histories are often incomplete.
+func historySteps(entries []ocispec.History, stack []digest.Digest) []step {
+	var steps []step
+	for _, h := range entries {
+		s := step{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment}
+		if !h.EmptyLayer && len(stack) > 0 {
+			s.Layer, stack = stack[0], stack[1:]
+		}
+		steps = append(steps, s)
+	}
+	for _, d := range stack {
+		steps = append(steps, step{Layer: d})
+	}
+	return steps
+}
+
+func (o *historyOptions) table() table[step] {
+	return table[step]{
+		header: []string{"LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"},
+		row: func(s step) []string {
+			id := "-"
+			if s.Layer != "" {
+				id = short(string(s.Layer), o.noTrunc)
+			}
+			by := strings.Join(strings.Fields(s.CreatedBy), " ")
+			if r := []rune(by); len(r) > 45 && !o.noTrunc {
+				by = string(r[:44]) + "…"
+			}
+			return []string{id, ago(s.Created), by, size(s.Size), s.Comment}
+		},
+	}
+}

@@ -1,0 +1,68 @@
+// Command layerfs keeps container images in a content-addressed store and shows
+// them as a file system.
+//
+// Every verb is in a file of its own: it reads its flags and arguments and calls
+// one function of (ctx, options, store) that does the work. Run layerfs --help for
+// the verbs, the environment and the exit codes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// version is set by the Makefile; without it the build information is asked.
+var version string
+
+func main() {
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program: it returns the exit code.
+func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// The second signal kills, should the first one not be heard.
+	context.AfterFunc(ctx, stop)
+	e := &env{stdin: stdin, stdout: stdout, stderr: stderr}
+	app := newApp(e)
+	err := app.RunContext(ctx, arrange(app, args))
+	if err == nil {
+		return exitOK
+	}
+	var quiet *quietError
+	if !errors.As(err, &quiet) {
+		fmt.Fprintln(stderr, message(ctx, err))
+	}
+	return exitCode(err)
+}
+
+// message is the one line that an error is told in.
+func message(ctx context.Context, err error) string {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		var v *verbError
+		if errors.As(err, &v) {
+			return "layerfs: " + v.verb + ": interrupted; nothing was changed"
+		}
+	}
+	return "layerfs: " + strings.TrimSpace(err.Error())
+}
+
+// buildVersion is what "layerfs version" prints.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	layerfs "github.com/layerfs/layerfs/fs"
+	"github.com/layerfs/layerfs/internal/control"
+	"github.com/layerfs/layerfs/layers"
+)
+
+// mountOptions are the flags of mount.
+type mountOptions struct {
+	dir        string
+	image      string
+	foreground bool
+	nonEmpty   bool
+	fs         layerfs.Options
+}
+
+func mountCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "mount", Category: "Mounts",
+		Usage:     "show the store as a file system",
+		UsageText: "layerfs mount [flags] [DIR]",
+		Description: `Mounts the whole store on DIR and returns when the mount answers; a process that
+serves it stays behind until "layerfs umount DIR". Without DIR the mounts are listed.
+
+   DIR/images/docker.io/library/debian@12/rootfs    the files of the image debian:12
+   DIR/images/by-id/<64 hex>/                       every image by its ID
+   DIR/layers/sha256/<diffid>/diff                  one layer alone
+   DIR/layers/sha256/<diffid>/layer.tar             its exact tar
+
+In names every ":" is written "@". Images that are loaded or removed later appear
+and disappear without mounting again. As root other users may look into the mount;
+an ordinary user needs fusermount3 and, for --allow-other, the line user_allow_other
+in /etc/fuse.conf. "layerfs doctor" says what works here.
+
+Examples:
+   layerfs mount ~/layerfs
+   layerfs mount --image alpine /mnt             # the files of one image alone
+   layerfs mount --foreground ~/layerfs          # for service managers
+   mount -t fuse.layerfs /var/lib/layerfs /mnt   # or in /etc/fstab`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "serve in this process; end with Ctrl-C or SIGTERM"},
+			&cli.StringFlag{Name: "image", Usage: "mount the files of the image `NAME` alone"},
+			&cli.StringFlag{Name: "idmap", Usage: "owners of the files: auto, none, squash or `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "none for root, auto for others"},
+			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
+			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, suid, dev, noexec, nonempty and those of fstab"},
+			formatFlag(),
+			&cli.BoolFlag{Name: "helper", Hidden: true, Usage: "called by mount(8)"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 0, 1, ""); err != nil {
+				return err
+			}
+			if !c.Args().Present() {
+				return e.listMounts(c)
+			}
+			o, err := newMountOptions(c)
+			if err != nil {
+				return err
+			}
+			return e.mount(c.Context, o)
+		},
+	}
+}
+
+func newMountOptions(c *cli.Context) (*mountOptions, error) {
+	o := &mountOptions{dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground")}
+	o.fs.IDMap = c.String("idmap")
+	if c.IsSet("allow-other") {
+		allow := c.Bool("allow-other")
+		o.fs.AllowOther = &allow
+	}
+	helper := c.Bool("helper")
+	var options []string
+	for _, option := range c.StringSlice("options") { // split at the commas
+		key, value, _ := strings.Cut(option, "=")
+		switch {
+		case option == "nonempty":
+			o.nonEmpty = true
+		case key == "image":
+			o.image = value
+		case helper && slices.Contains(helperOptions, key):
+		default:
+			options = append(options, option)
+		}
+	}
+	if len(options) > 0 {
+		// Package fs knows the others, among them lists that hold commas.
+		o.fs.Extra = []string{strings.Join(options, ",")}
+	}
+	return o, nil
+}
+
+// helperOptions are those that mount(8) passes on although they are for itself.
+var helperOptions = []string{"owner", "group", "comment"}
+
+// mount serves in this process or starts one that does.
+func (e *env) mount(ctx context.Context, o *mountOptions) error {
+	reply := control.NewReply()
+	if reply.Spawned() || o.foreground {
+		err := e.serve(ctx, o, reply)
+		if err != nil {
+			// Who waits prints it; the log is for what happens later.
+			if reply.Spawned() {
+				_ = reply.Fail(err, exitCode(err))
+				return &quietError{err}
+			}
+		}
+		return err
+	}
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	dir, err := o.prepare(reg)
+	if err != nil {
+		return err
+	}
+	args, err := e.serverArgs(o, dir)
+	if err != nil {
+		return err
+	}
+	_, err = control.Spawn(ctx, args, reg.LogPath(dir))
+	return err
+}
+
+// serverArgs is the command line of the serving process: all that this one has
+// read, with paths that do not depend on the working directory.
+func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return nil, err
+	}
+	runroot, err := e.runrootDir()
+	if err != nil {
+		return nil, err
+	}
+	format := "text"
+	if e.logJSON {
+		format = "json"
+	}
+	args := []string{"--root", root, "--runroot", runroot, "--log-level", e.logLevel.String(), "--log-format", format, "mount"}
+	if o.image != "" {
+		args = append(args, "--image", o.image)
+	}
+	if o.fs.IDMap != "" {
+		args = append(args, "--idmap", o.fs.IDMap)
+	}
+	if o.fs.AllowOther != nil {
+		args = append(args, fmt.Sprintf("--allow-other=%t", *o.fs.AllowOther))
+	}
+	options := slices.Clone(o.fs.Extra)
+	if o.nonEmpty {
+		options = append(options, "nonempty")
+	}
+	for _, option := range options {
+		args = append(args, "-o", option)
+	}
+	return append(args, "--", dir), nil
+}
+
+// serve mounts, tells who waits, and serves until the mount is gone.
+func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) (err error) {
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	dir, err := o.prepare(reg)
+	if err != nil {
+		return err
+	}
+	st, err := e.viewStore()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if dir == st.Root() || strings.HasPrefix(dir, st.Root()+"/") {
+		return usagef("%s is inside the store %s; mount somewhere else", dir, st.Root())
+	}
+	record := control.Record{
+		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: "fuse", Since: time.Now().UTC().Round(0), Image: o.image,
+	}
+	if reply.Spawned() {
+		record.Log = reg.LogPath(dir)
+	}
+	claim, err := reg.Claim(record)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, claim.Release()) }()
+	o.fs.Logger = e.logger()
+	server, err := o.start(st, dir)
+	if err != nil {
+		return err
+	}
+	// A signal unmounts; unmounting, by whomever, ends Serve.
+	stop := context.AfterFunc(ctx, func() {
+		if err := server.Detach(); err != nil {
+			o.fs.Logger.Error("unmount after a signal", "mountpoint", dir, "error", err)
+		}
+	})
+	defer stop()
+	if err := reply.Ready(); err != nil {
+		o.fs.Logger.Warn("nobody to tell that the mount answers", "error", err)
+	}
+	return server.Serve()
+}
+
+func (o *mountOptions) start(st *layers.Store, dir string) (*layerfs.Server, error) {
+	if o.image == "" {
+		return layerfs.Mount(st, dir, &o.fs)
+	}
+	return layerfs.MountImage(st, o.image, dir, &o.fs)
+}
+
+// notServed returns ErrClaimed when a process serves dir.
+func notServed(reg *control.Registry, dir string) error {
+	rec, err := reg.Find(dir)
+	if errors.Is(err, control.ErrNotMounted) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w by process %d; end it with layerfs umount %s", dir, control.ErrClaimed, rec.PID, dir)
+}
+
+// prepare removes the dead mount that a killed process has left on the directory,
+// checks that it can be mounted on, and returns its path without symbolic links.
+func (o *mountOptions) prepare(reg *control.Registry) (string, error) {
+	if _, err := layerfs.CleanDead(o.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s: %w; create it with mkdir -p %s", o.dir, fs.ErrNotExist, o.dir)
+	}
+	if err != nil {
+		return "", fileError(err)
+	}
+	if err := notServed(reg, dir); err != nil {
+		return "", err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", fileError(err)
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%s: %w; name a directory to mount on", o.dir, syscall.ENOTDIR)
+	}
+	return dir, o.checkEmpty(dir)
+}
+
+// checkEmpty keeps a mistyped DIR from hiding somebody's files.
+func (o *mountOptions) checkEmpty(dir string) error {
+	if mounted, err := mountedHere(dir); err != nil || mounted {
+		if mounted {
+			err = fmt.Errorf("%s: %w by a process of another runroot; unmount it first", o.dir, control.ErrClaimed)
+		}
+		return err
+	}
+	if o.nonEmpty {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return fileError(err)
+	}
+	defer f.Close()
+	if names, _ := f.Readdirnames(1); len(names) > 0 {
+		return fmt.Errorf("%s is not empty (%s): its files would be hidden; name an empty directory, or use -o nonempty", o.dir, names[0])
+	}
+	return nil
+}

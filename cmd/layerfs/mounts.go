@@ -1,0 +1,69 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/internal/control"
+)
+
+func mountsCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "mounts", Category: "Mounts",
+		Usage:     "list the mounts",
+		UsageText: "layerfs mounts [--format json]",
+		Description: `JSON is an array with the fields mountpoint, pid (of the serving process), store,
+driver ("fuse"), since, and, where they apply, image and log.
+
+Examples:
+   layerfs mounts
+   layerfs mounts --format json | jq -r '.[].mountpoint'`,
+		Flags: []cli.Flag{formatFlag()},
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 0, 0, ""); err != nil {
+				return err
+			}
+			return e.listMounts(c)
+		},
+	}
+}
+
+// listMounts prints the records of all living processes.
+func (e *env) listMounts(c *cli.Context) error {
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	records, err := reg.Mounts()
+	if err != nil {
+		return err
+	}
+	return printList(e.stdout, c.String("format"), records, table[control.Record]{
+		header: []string{"MOUNTPOINT", "PID", "DRIVER", "STORE", "IMAGE", "SINCE"},
+		row: func(r control.Record) []string {
+			image := r.Image
+			if image == "" {
+				image = "<all>"
+			}
+			return []string{r.Mountpoint, strconv.Itoa(r.PID), r.Driver, r.Store, image, r.Since.Format(time.DateTime)}
+		},
+	})
+}
+
+// mountedHere says whether the topmost mount on dir is one of ours, whoever serves
+// it. It reads the mount table and does not touch dir, which may hang.
+func mountedHere(dir string) (bool, error) {
+	list, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
+	if err != nil {
+		return false, err
+	}
+	for _, m := range list {
+		if m.FSType == "fuse.layerfs" {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+)
+
+// referencePatterns takes the patterns out of --filter reference=PATTERN.
+func referencePatterns(filters []string) ([]string, error) {
+	var patterns []string
+	for _, f := range filters {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok || key != "reference" || value == "" {
+			return nil, usagef("--filter %q: want reference=PATTERN", f)
+		}
+		patterns = append(patterns, value)
+	}
+	return patterns, nil
+}
+
+// matchName says whether a normalized name is what the user's pattern means: the
+// name or its repository, in short or in full, or a shell pattern for one of them.
+func matchName(pattern, name string) bool {
+	repository, _, _ := layers.SplitName(name)
+	if normal, err := layers.NormalizeName(pattern); err == nil {
+		if normal == name {
+			return true
+		}
+		// Without a tag a pattern means the whole repository.
+		if r, tag, _ := layers.SplitName(normal); tag == "latest" && !strings.HasSuffix(pattern, ":latest") && r == repository {
+			return true
+		}
+	}
+	for _, form := range []string{name, repository, familiar(name), familiar(repository)} {
+		if ok, err := path.Match(pattern, form); err == nil && ok {
+			return true
+		}
+		// A pattern may leave out leading directories, as with podman.
+		for rest := form; ; {
+			_, after, ok := strings.Cut(rest, "/")
+			if !ok {
+				break
+			}
+			if ok, err := path.Match(pattern, after); err == nil && ok {
+				return true
+			}
+			rest = after
+		}
+	}
+	return false
+}
+
+// familiar shortens a normalized name to what a user would type.
+func familiar(name string) string {
+	name = strings.TrimPrefix(name, "docker.io/")
+	return strings.TrimPrefix(name, "library/")
+}
+
+// completeNames offers the names of the images to the completion of a shell, after
+// the flags of the verb.
+func completeNames(e *env) cli.BashCompleteFunc {
+	return func(c *cli.Context) {
+		defer cli.DefaultCompleteWithFlags(c.Command)(c)
+		root, err := e.completionRoot(c)
+		if err != nil {
+			return
+		}
+		st, err := layers.Open(root, &layers.Options{ReadOnly: true})
+		if err != nil {
+			return
+		}
+		defer st.Close()
+		list, err := st.Images(c.Context)
+		if err != nil {
+			return
+		}
+		for _, img := range list {
+			for _, n := range img.Names {
+				fmt.Fprintln(c.App.Writer, familiar(n.Name))
+			}
+		}
+	}
+}
+
+// completionRoot is the store that the command line names; the library does not
+// call before for a completion.
+func (e *env) completionRoot(c *cli.Context) (string, error) {
+	e.root = c.String("root")
+	return e.storeRoot()
+}

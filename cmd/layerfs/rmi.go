@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+)
+
+// rmiOptions are the flags of rmi.
+type rmiOptions struct {
+	images []string
+	force  bool
+	dryRun bool
+	out    io.Writer
+}
+
+func rmiCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "rmi", Category: "Images",
+		Usage:     "remove images",
+		UsageText: "layerfs rmi [flags] IMAGE...",
+		Description: `Removes a name and, with its last name, the image and the layers that no other image
+has. An image named by its ID goes only when it has at most one name, or with
+--force with all its names. What a mount or a running load still uses stays on disk
+until it is no longer used.
+
+Examples:
+   layerfs rmi alpine
+   layerfs rmi --dry-run alpine
+   layerfs rmi --force 1f0c9a`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an image with all its names"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
+		},
+		BashComplete: completeNames(e),
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 1, -1, "IMAGE"); err != nil {
+				return err
+			}
+			o := &rmiOptions{images: c.Args().Slice(), force: c.Bool("force"), dryRun: c.Bool("dry-run"), out: e.stdout}
+			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
+				return rmi(ctx, o, st)
+			})
+		},
+	}
+}
+
+// rmi removes one image after the other; one that cannot be removed does not keep
+// the others.
+func rmi(ctx context.Context, o *rmiOptions, st *layers.Store) error {
+	var failed []error
+	for _, image := range o.images {
+		r, err := st.Remove(ctx, image, &layers.RemoveOptions{Force: o.force, DryRun: o.dryRun})
+		if r != nil {
+			o.print(r)
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (o *rmiOptions) print(r *layers.Removed) {
+	prefix := ""
+	if o.dryRun {
+		prefix = "Would be "
+	}
+	say := func(done, wish, what string) {
+		if o.dryRun {
+			done = wish
+		}
+		fmt.Fprintf(o.out, "%s%s: %s\n", prefix, done, what)
+	}
+	for _, name := range r.Untagged {
+		say("Untagged", "untagged", name)
+	}
+	for _, id := range r.Deleted {
+		say("Deleted", "deleted", string(id))
+	}
+	for _, d := range r.Layers {
+		say("Deleted layer", "deleted layer", string(d))
+	}
+	if r.Freed > 0 {
+		fmt.Fprintf(o.out, "Freed %s\n", size(r.Freed))
+	}
+	if r.Deferred {
+		fmt.Fprintln(o.out, "The space is freed by the next `layerfs gc`, because images are being loaded")
+	}
+}

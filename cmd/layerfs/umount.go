@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/internal/control"
+)
+
+// umountOptions are the flags of umount.
+type umountOptions struct {
+	dirs  []string
+	all   bool
+	lazy  bool
+	warn  io.Writer
+	reg   *control.Registry
+	grace time.Duration // how long the serving process may take to end
+}
+
+func umountCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "umount", Category: "Mounts", Aliases: []string{"unmount"},
+		Usage:     "end mounts",
+		UsageText: "layerfs umount DIR... | --all",
+		Description: `Returns when the mount is gone and the process that served it has ended. A mount that
+is in use stays, and the processes that use it are named; with --lazy it vanishes at
+once and its process ends when the last of them lets go.
+
+Examples:
+   layerfs umount ~/layerfs
+   layerfs umount --all`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "end all mounts of this user"},
+			&cli.BoolFlag{Name: "lazy", Aliases: []string{"l"}, Usage: "do not wait for those who use the mount"},
+		},
+		Action: func(c *cli.Context) error {
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			o := &umountOptions{
+				dirs: c.Args().Slice(), all: c.Bool("all"), lazy: c.Bool("lazy"),
+				warn: e.stderr, reg: reg, grace: 10 * time.Second,
+			}
+			if o.all == c.Args().Present() {
+				return usagef("needs either DIR or --all")
+			}
+			return umount(c.Context, o)
+		},
+	}
+}
+
+// umount ends the mounts that are named, or all; one that is busy does not keep
+// the others.
+func umount(ctx context.Context, o *umountOptions) error {
+	if o.all {
+		records, err := o.reg.Mounts()
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			o.dirs = append(o.dirs, r.Mountpoint)
+		}
+	}
+	var failed []error
+	for _, dir := range o.dirs {
+		if err := o.one(ctx, dir); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", dir, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (o *umountOptions) one(ctx context.Context, name string) error {
+	dir := resolveMountpoint(name)
+	rec, err := o.reg.Find(dir)
+	served := err == nil
+	if err != nil && !errors.Is(err, control.ErrNotMounted) {
+		return err
+	}
+	mounted, err := mountedHere(dir)
+	if err != nil {
+		return err
+	}
+	if !mounted && !served {
+		return fmt.Errorf("%w; `layerfs mounts` lists what is", control.ErrNotMounted)
+	}
+	if mounted {
+		if err := unmountDir(dir, o.lazy); err != nil {
+			return explainBusy(dir, err)
+		}
+	}
+	if !served || o.lazy {
+		return nil
+	}
+	return o.wait(ctx, rec)
+}
+
+// wait returns when the serving process has ended. One that does not end still has
+// somebody who uses the file system where we cannot see it: the mount itself is
+// gone, so that is no error.
+func (o *umountOptions) wait(ctx context.Context, rec control.Record) error {
+	limited, cancel := context.WithTimeout(ctx, o.grace)
+	defer cancel()
+	err := o.reg.Wait(limited, rec.Mountpoint)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		fmt.Fprintf(o.warn, "layerfs: umount: %s is unmounted, but process %d still serves it to another mount namespace or an overlay mount\n", rec.Mountpoint, rec.PID)
+		return nil
+	}
+	return err
+}
+
+// resolveMountpoint makes a path absolute and resolves the symbolic links above
+// its last component. It does not look at the mount itself, which may be dead.
+func resolveMountpoint(name string) string {
+	dir, err := filepath.Abs(name)
+	if err != nil {
+		return name
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
+		return filepath.Join(parent, filepath.Base(dir))
+	}
+	return dir
+}
+
+// unmountDir unmounts as root by itself and for everybody else through
+// fusermount3.
+func unmountDir(dir string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(dir, flags)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	// A busy mount is told from other reasons by its message.
+	cmd := exec.Command("fusermount3", append(args, "--", dir)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("fusermount3 is not installed; apt-get install fuse3")
+	case bytes.Contains(out, []byte("busy")):
+		return syscall.EBUSY
+	}
+	return errors.New(strings.TrimSpace(string(out)))
+}
