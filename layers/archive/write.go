@@ -1,0 +1,182 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A SaveImage is an image to write.
+type SaveImage struct {
+	// Names are normalized references; an image may have none. What has no tag is
+	// left out where a format has no place for it.
+	Names []string
+	// Manifest is the image's manifest as it came, Desc its descriptor.
+	Manifest []byte
+	Desc     ocispec.Descriptor
+	// Config is the image's config as it came.
+	Config []byte
+	// Platform is put into the index of OCI formats when it is set.
+	Platform *ocispec.Platform
+	// Layers are the layers of the manifest, in its order.
+	Layers []SaveLayer
+}
+
+// A SaveLayer is a layer to write. It is opened at most once per Write, be it in
+// several images.
+type SaveLayer struct {
+	DiffID digest.Digest
+	// Size is that of the uncompressed tar.
+	Size int64
+	// Desc is the layer's descriptor in the manifest.
+	Desc ocispec.Descriptor
+	// Open returns the uncompressed tar. It is checked against DiffID and Size.
+	Open func() (io.ReadCloser, error)
+}
+
+// WriteOptions change how images are written; nil means the defaults.
+type WriteOptions struct {
+	// TempDir holds a compressed layer until its size is known; "" means the system's
+	// directory. The file has no name there.
+	TempDir string
+}
+
+// Write writes images as one archive in format FormatDockerArchive or
+// FormatOCIArchive. The same images give the same bytes. After an error, of which
+// ErrVerification is one when a layer is not what it should be, what was written so
+// far is useless.
+func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, o *WriteOptions) error {
+	if o == nil {
+		o = &WriteOptions{}
+	}
+	if len(images) == 0 {
+		return fmt.Errorf("%w to write", ErrNoImage)
+	}
+	s := &tarSink{w: tar.NewWriter(w), temp: o.TempDir}
+	switch format {
+	case FormatDockerArchive:
+		if err := writeDocker(ctx, s, images); err != nil {
+			return err
+		}
+	case FormatOCIArchive:
+		for _, dir := range []string{"blobs/", "blobs/sha256/"} {
+			if err := s.w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}); err != nil {
+				return err
+			}
+		}
+		if err := writeOCI(ctx, s, images); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("format %v cannot be written as a stream; oci-dir needs WriteDir", format)
+	}
+	return s.w.Close()
+}
+
+// A sink takes the files of an archive.
+type sink interface {
+	// put adds a file of size bytes. No name is put twice.
+	put(name string, size int64, r io.Reader) error
+	// temporary returns a file to write to until the size and the name are known.
+	temporary() (*os.File, error)
+	// adopt adds what was written to a file that temporary returned. It closes f,
+	// also on error.
+	adopt(name string, size int64, f *os.File) error
+}
+
+// A tarSink writes a tar. All that could differ from one run to the next is zero.
+type tarSink struct {
+	w    *tar.Writer
+	temp string
+}
+
+func (s *tarSink) put(name string, size int64, r io.Reader) error {
+	if err := s.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
+		return err
+	}
+	_, err := io.CopyBuffer(struct{ io.Writer }{s.w}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	return err
+}
+
+func (s *tarSink) temporary() (*os.File, error) { return tempFile(s.temp) }
+
+func (s *tarSink) adopt(name string, size int64, f *os.File) error {
+	defer f.Close()
+	return s.put(name, size, io.NewSectionReader(f, 0, size))
+}
+
+// putDocument adds a small file.
+func putDocument(s sink, name string, data []byte) error {
+	return s.put(name, int64(len(data)), bytes.NewReader(data))
+}
+
+// putJSON adds a document; maps are sorted by key.
+func putJSON(s sink, name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return putDocument(s, name, data)
+}
+
+// A layerReader reads an uncompressed layer and returns ErrVerification in place of
+// io.EOF when it was not the right one.
+type layerReader struct {
+	ctx  context.Context
+	rc   io.ReadCloser
+	l    *SaveLayer
+	hash hash.Hash
+	n    int64
+}
+
+// openLayer opens a layer; the caller closes it.
+func openLayer(ctx context.Context, l *SaveLayer) (*layerReader, error) {
+	rc, err := l.Open()
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", l.DiffID, err)
+	}
+	return &layerReader{ctx: ctx, rc: rc, l: l, hash: sha256.New()}, nil
+}
+
+// Read implements io.Reader.
+func (r *layerReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := r.rc.Read(p)
+	r.hash.Write(p[:n])
+	r.n += int64(n)
+	switch {
+	case r.n > r.l.Size, err == io.EOF && r.n != r.l.Size:
+		return 0, fmt.Errorf("layer %s: %w: it has not the %d bytes that it should have", r.l.DiffID, ErrVerification, r.l.Size)
+	case err == io.EOF:
+		if got := digest.NewDigest(digest.SHA256, r.hash); got != r.l.DiffID {
+			return 0, fmt.Errorf("layer %s: %w: it has the digest %s", r.l.DiffID, ErrVerification, got)
+		}
+	case err != nil:
+		err = fmt.Errorf("layer %s: %w", r.l.DiffID, err)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *layerReader) Close() error { return r.rc.Close() }
+
+// putLayer adds an uncompressed layer.
+func putLayer(ctx context.Context, s sink, name string, l *SaveLayer) error {
+	r, err := openLayer(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return s.put(name, l.Size, r)
+}

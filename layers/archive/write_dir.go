@@ -1,0 +1,107 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteDir writes images as an OCI layout directory, which must not exist yet or be
+// empty; otherwise the error wraps fs.ErrExist. The directory appears whole and synced
+// or not at all: it is written beside its place and renamed. The same images give
+// the same files.
+func WriteDir(ctx context.Context, dir string, images []SaveImage) (err error) {
+	if len(images) == 0 {
+		return fmt.Errorf("%w to write", ErrNoImage)
+	}
+	dir = filepath.Clean(dir)
+	if err := wantFree(dir); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+	s := &dirSink{root: filepath.Join(temp, "layout")}
+	if err := os.MkdirAll(filepath.Join(s.root, "blobs", "sha256"), 0o777); err != nil {
+		return err
+	}
+	if err := writeOCI(ctx, s, images); err != nil {
+		return err
+	}
+	for _, d := range []string{"blobs/sha256", "blobs", "."} {
+		if err := syncDir(filepath.Join(s.root, d)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(s.root, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// wantFree returns an error unless a directory can be renamed to path.
+func wantFree(path string) error {
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("%s: the directory is not empty; remove it or give another name: %w", path, fs.ErrExist)
+	}
+	return nil
+}
+
+// A dirSink writes files below a directory that nobody else knows.
+type dirSink struct {
+	root string
+	temp int // files made so far
+}
+
+func (s *dirSink) put(name string, _ int64, r io.Reader) error {
+	f, err := s.temporary()
+	if err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	if err != nil {
+		f.Close()
+		return err
+	}
+	return s.adopt(name, n, f)
+}
+
+func (s *dirSink) temporary() (*os.File, error) {
+	s.temp++
+	return os.OpenFile(filepath.Join(s.root, fmt.Sprintf(".blob-%d", s.temp)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+func (s *dirSink) adopt(name string, _ int64, f *os.File) error {
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(s.root, filepath.FromSlash(name)))
+}
+
+// syncDir makes the names in a directory durable. Some file systems cannot, and
+// then need not.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
+}
