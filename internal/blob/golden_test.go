@@ -79,7 +79,7 @@ func TestCommitOrder(t *testing.T) {
 func recordIngest(t *testing.T, out *strings.Builder, bodies [][]byte, late func(*fakeIndex)) {
 	t.Helper()
 	root := t.TempDir()
-	d := &disk.Disk{Hook: func(op disk.Op, path string) error {
+	d := &disk.Disk{ForceSyncFS: true, Hook: func(op disk.Op, path string) error {
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err

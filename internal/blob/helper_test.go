@@ -102,7 +102,11 @@ func sumOf(p []byte) Sum { return sha256.Sum256(p) }
 func mixed(n int) [][]byte {
 	var bodies [][]byte
 	for i := range n {
-		bodies = append(bodies, body(uint64(i), 1+i*997%(ObjectMin-1)))
+		limit := 4000
+		if i%16 == 0 {
+			limit = ObjectMin - 1
+		}
+		bodies = append(bodies, body(uint64(i), 1+i*997%limit))
 	}
 	sparse := make([]byte, wholeMax+3*holeSize+17)
 	copy(sparse[holeSize+5:], "an island")

@@ -39,6 +39,10 @@ type Disk struct {
 	// a file whose close fails this way is closed all the same.
 	// It is called from many goroutines at once.
 	Hook func(op Op, path string) error
+
+	// ForceSyncFS makes a Syncer use syncfs on every file system, so that a
+	// recorded order of operations is the same on all of them.
+	ForceSyncFS bool
 }
 
 // before asks the hook whether op may happen.

@@ -41,7 +41,8 @@ func (d *Disk) OpenSyncer(dir string) (*Syncer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Syncer{disk: d, dir: f, whole: honoursSyncFS(f)}, nil
+	whole := d != nil && d.ForceSyncFS || honoursSyncFS(f)
+	return &Syncer{disk: d, dir: f, whole: whole}, nil
 }
 
 // honoursSyncFS says whether syncfs on the file system of f returns after the
