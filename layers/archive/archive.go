@@ -246,4 +246,3 @@ func noEOF(err error) error {
 	}
 	return err
 }
-

@@ -37,19 +37,23 @@ type tarFile struct {
 	first   string // name of the first member, for messages
 	total   int64  // members seen
 	rootfs  bool   // has members like a root file system
+	parts   bool   // has members that only images have
 }
 
 // wanted tells the members that can belong to an image from all others.
 var wanted = regexp.MustCompile(`^(` + strings.Join([]string{
 	`blobs/[a-z0-9+._-]+/[0-9a-f]{32,128}`, // OCI layouts and docker since 25
 	`oci-layout`, `repositories`, `[^/]+\.json`,
-	`[^/]+/layer\.tar`,                          // docker before 25
+	`[^/]+/layer\.tar`,                           // docker before 25
 	`([^/]+/)?[^/]+\.(tar|tar\.gz|tgz|tar\.zst)`, // podman, skopeo, ggcr
-	`sha256:[0-9a-f]{64}`,                       // configs of ggcr
+	`sha256:[0-9a-f]{64}`,                        // configs of ggcr
 }, "|") + `)$`)
 
 // rootfsMember tells what a root file system has and an archive of images has not.
 var rootfsMember = regexp.MustCompile(`^(etc|usr|bin|sbin|lib|var)(/|$)`)
+
+// imagePart tells what only an archive of images has.
+var imagePart = regexp.MustCompile(`^(blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}(\.json|\.tar|/layer\.tar))$`)
 
 // scan reads all headers of the tar, not the content of members.
 func (t *tarFile) scan() error {
@@ -96,6 +100,9 @@ func (t *tarFile) note(h *tar.Header, offset int64) error {
 	}
 	if !t.rootfs && rootfsMember.MatchString(name) {
 		t.rootfs = true
+	}
+	if !t.parts && imagePart.MatchString(name) {
+		t.parts = true
 	}
 	if len(name) > maxName || !wanted.MatchString(name) {
 		return nil
@@ -199,6 +206,8 @@ func (t *tarFile) whatElse() error {
 	switch {
 	case t.has("repositories"):
 		return fmt.Errorf("%s: %w: it is in the format of docker before 1.10 (repositories, but no manifest.json); load it with docker and save it again", t.name, ErrUnsupported)
+	case t.parts && !t.has("index.json"):
+		return fmt.Errorf("%s: %w: it has parts of an image after %d bytes, but neither manifest.json nor index.json; it is truncated or incomplete, get it again", t.name, ErrDamaged, t.size)
 	case t.has("index.json"):
 		return fmt.Errorf("%s: %w: it has index.json, but neither oci-layout nor manifest.json", t.name, ErrNotArchive)
 	case t.rootfs:

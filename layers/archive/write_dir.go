@@ -41,8 +41,9 @@ func WriteDir(ctx context.Context, dir string, images []SaveImage) (err error) {
 			return err
 		}
 	}
-	if err := os.Rename(s.root, dir); err != nil {
-		return err
+	// Unlike os.Rename, the system call replaces an empty directory.
+	if err := unix.Rename(s.root, dir); err != nil {
+		return &os.LinkError{Op: "rename", Old: s.root, New: dir, Err: err}
 	}
 	return syncDir(filepath.Dir(dir))
 }

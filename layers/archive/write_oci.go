@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/internal/compress"
 )
 
 // An ociWriter writes the files of a layout to a sink.
@@ -125,10 +127,11 @@ func (w *ociWriter) layer(ctx context.Context, l *SaveLayer) (ocispec.Descriptor
 // gzip compresses a layer to a file, because its size and digest are wanted first,
 // and writes that.
 func (w *ociWriter) gzip(ctx context.Context, l *SaveLayer) (desc ocispec.Descriptor, err error) {
-	r, err := openLayer(ctx, l)
+	lr, err := openLayer(ctx, l)
 	if err != nil {
 		return desc, err
 	}
+	r := compress.Pipe(lr) // reading and hashing need a second core
 	defer r.Close()
 	f, err := w.s.temporary()
 	if err != nil {
@@ -150,7 +153,7 @@ func (w *ociWriter) gzip(ctx context.Context, l *SaveLayer) (desc ocispec.Descri
 func gzipTo(f *os.File, r io.Reader) (ocispec.Descriptor, error) {
 	sum := sha256.New()
 	z := gzip.NewWriter(io.MultiWriter(f, sum))
-	if _, err := io.CopyBuffer(struct{ io.Writer }{z}, r, make([]byte, 256<<10)); err != nil {
+	if _, err := io.Copy(z, r); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	if err := z.Close(); err != nil {
