@@ -68,6 +68,9 @@ func check(ctx context.Context, o *checkOptions, st *layers.Store) error {
 	if err != nil {
 		return err
 	}
+	if r.Problems == nil {
+		r.Problems = []layers.Problem{} // [] in JSON
+	}
 	if o.format != "text" {
 		if err := printOne(o.out, o.format, r); err != nil {
 			return err

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
@@ -64,8 +67,11 @@ func diff(ctx context.Context, o *diffOptions, st *layers.Store) (err error) {
 		return err
 	}
 	return writeOutput(o.output, o.out, func(w io.Writer) error {
-		_, err := tar.WriteTo(&ctxWriter{ctx, w})
-		return err
+		v := &verifyWriter{w: &ctxWriter{ctx, w}, hash: sha256.New()}
+		if _, err := tar.WriteTo(v); err != nil {
+			return err
+		}
+		return v.verify(d)
 	})
 }
 
@@ -82,6 +88,36 @@ func findLayer(ctx context.Context, st *layers.Store, item string) (layers.DiffI
 		return "", fmt.Errorf("%w: image %s has no layers", layers.ErrLayerUnknown, item)
 	}
 	return layers.DiffID(img.Layers[len(img.Layers)-1]), nil
+}
+
+// A verifyWriter hashes what it writes, at the same time where that pays.
+type verifyWriter struct {
+	w    io.Writer
+	hash hash.Hash
+}
+
+func (v *verifyWriter) Write(p []byte) (int, error) {
+	const worthwhile = 32 << 10
+	if len(p) < worthwhile {
+		v.hash.Write(p)
+		return v.w.Write(p)
+	}
+	hashed := make(chan struct{})
+	go func() {
+		v.hash.Write(p)
+		close(hashed)
+	}()
+	n, err := v.w.Write(p)
+	<-hashed
+	return n, err
+}
+
+// verify compares what was written with what was asked for.
+func (v *verifyWriter) verify(d layers.DiffID) error {
+	if got := digest.NewDigest(digest.SHA256, v.hash); got != digest.Digest(d) {
+		return fmt.Errorf("%w: the tar came out with the digest %s, not %s; run layerfs check", layers.ErrDamaged, got, d)
+	}
+	return nil
 }
 
 // A ctxWriter stops when the context ends.

@@ -133,6 +133,10 @@ func findDevice() finding {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return missing("FUSE device", "there is no /dev/fuse", "as root: modprobe fuse; in a container: start it with --device /dev/fuse")
 	}
+	// fusermount3 opens it as the user who called it.
+	if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil {
+		return missing("FUSE device", "/dev/fuse is not accessible to you", "as root: chmod 0666 /dev/fuse, which udev does where it runs")
+	}
 	return ok("FUSE device", "/dev/fuse")
 }
 

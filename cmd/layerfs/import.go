@@ -93,11 +93,11 @@ func importTar(ctx context.Context, o *importOptions, st *layers.Store) (err err
 	return nil
 }
 
-// fileError drops the name of the system call from the error of opening a file
-// that the user named.
+// fileError drops the name of the system call from the error of a file that the
+// user named.
 func fileError(err error) error {
 	var p *os.PathError
-	if errors.As(err, &p) {
+	if errors.As(err, &p) && p.Error() == err.Error() {
 		return fmt.Errorf("%s: %w", p.Path, p.Err)
 	}
 	return err

@@ -65,7 +65,7 @@ Examples:
 // An imageReport is what inspect shows of an image. Its fields are named as those
 // of podman and docker, so that scripts for them work.
 type imageReport struct {
-	ID           string `json:"Id"`
+	Id           string // spelt as in the templates of those tools
 	Digest       digest.Digest
 	RepoTags     []string
 	RepoDigests  []string
@@ -155,7 +155,12 @@ func find(ctx context.Context, st *layers.Store, item string) (*layers.Image, *l
 
 // manifestFor returns the manifest of the name by which the image was asked for.
 func manifestFor(img *layers.Image, item string) ocispec.Descriptor {
-	name := ""
+	return img.Manifest(nameOf(img, item)).Descriptor
+}
+
+// nameOf returns the normalized name by which the image was asked for; empty when
+// that was its ID.
+func nameOf(img *layers.Image, item string) string {
 	for _, candidate := range []string{item, "localhost/" + item} {
 		normal, err := layers.NormalizeName(candidate)
 		if err != nil {
@@ -163,11 +168,11 @@ func manifestFor(img *layers.Image, item string) ocispec.Descriptor {
 		}
 		for _, n := range img.Names {
 			if n.Name == normal {
-				name = normal
+				return normal
 			}
 		}
 	}
-	return img.Manifest(name).Descriptor
+	return ""
 }
 
 func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport, error) {
@@ -181,7 +186,7 @@ func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport
 	}
 	m := manifestFor(img, item)
 	r := &imageReport{
-		ID: img.ID.Encoded(), Digest: m.Digest, ManifestType: m.MediaType,
+		Id: img.ID.Encoded(), Digest: m.Digest, ManifestType: m.MediaType,
 		RepoTags: []string{}, RepoDigests: []string{},
 		Created: config.Created, Loaded: img.Loaded, Author: config.Author, Architecture: config.Architecture,
 		Variant: config.Variant, Os: config.OS, Size: img.Size, Labels: config.Config.Labels, Config: config.Config,

@@ -127,9 +127,9 @@ func parseSize(flag, text string) (int64, error) {
 // load brings the selected images of an archive into the store and prints their
 // names.
 func load(ctx context.Context, o *loadOptions, st *layers.Store) (err error) {
-	a, err := archive.Open(o.input, &archive.Options{TempDir: filepath.Join(st.Root(), "tmp"), Stdin: o.stdin})
+	a, err := archive.Open(o.input, &archive.Options{TempDir: filepath.Join(st.Root(), "tmp"), Stdin: o.stdin, MaxBytes: o.maxSize})
 	if err != nil {
-		return err
+		return fileError(err)
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	images, err := o.choose(a)

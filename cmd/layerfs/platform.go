@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,9 +34,4 @@ func parsePlatform(text string) (*ocispec.Platform, error) {
 		p.Architecture, p.Variant = "arm", "v7"
 	}
 	return p, nil
-}
-
-// hostPlatform is what is loaded from an image for many platforms by default.
-func hostPlatform() *ocispec.Platform {
-	return &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 }

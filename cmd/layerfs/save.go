@@ -1,7 +1,164 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/archive"
+)
+
+// saveOptions are the flags of save.
+type saveOptions struct {
+	images []string
+	output string
+	format archive.Format
+	out    io.Writer
+}
 
 func saveCommand(e *env) *cli.Command {
-	return &cli.Command{Name: "save", Action: func(*cli.Context) error { return nil }}
+	return &cli.Command{
+		Name: "save", Category: "Images in and out",
+		Usage:     "write images to an archive or layout",
+		UsageText: "layerfs save [-o FILE|DIR] [--format FORMAT] NAME...",
+		Description: `Manifests and configs are written as they came in. A layer that came in uncompressed
+keeps its digest; others are compressed anew with gzip and their manifest is adapted,
+the image's ID stays. An archive appears under its name when it is complete.
+
+Examples:
+   layerfs save -o alpine.tar alpine                       # for docker load, podman load
+   layerfs save --format oci-archive -o two.tar alpine debian:12
+   layerfs save --format oci-dir -o layout alpine
+   layerfs save alpine | ssh host podman load`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, or for oci-dir to the new directory, instead of standard output"},
+			&cli.StringFlag{Name: "format", Value: "docker-archive", Usage: "`FORMAT`: docker-archive, oci-archive or oci-dir"},
+		},
+		BashComplete: completeNames(e),
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 1, -1, "NAME of an image"); err != nil {
+				return err
+			}
+			format, err := archive.ParseFormat(c.String("format"))
+			if err != nil {
+				return usagef("%v", err)
+			}
+			o := &saveOptions{images: c.Args().Slice(), output: c.String("output"), format: format, out: e.stdout}
+			if o.output == "-" {
+				o.output = ""
+			}
+			if o.output == "" && format == archive.FormatOCIDir {
+				return usagef("a directory cannot go to standard output; name it with -o DIR")
+			}
+			if o.output == "" && terminalWidth(e.stdout) > 0 {
+				return usagef("an archive is nothing for a terminal; redirect the output or use -o FILE")
+			}
+			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
+				return save(ctx, o, st)
+			})
+		},
+	}
+}
+
+// save writes images to an archive or a layout.
+func save(ctx context.Context, o *saveOptions, st *layers.Store) error {
+	images, err := toSave(ctx, o.images, st)
+	if err != nil {
+		return err
+	}
+	if o.format == archive.FormatOCIDir {
+		return archive.WriteDir(ctx, o.output, images)
+	}
+	wo := &archive.WriteOptions{TempDir: saveTemp(st)}
+	return writeOutput(o.output, o.out, func(w io.Writer) error {
+		return archive.Write(ctx, w, o.format, images, wo)
+	})
+}
+
+// saveTemp is where compressed layers wait until their size is known: in the store,
+// which has room for layers, unless that cannot be written.
+func saveTemp(st *layers.Store) string {
+	if st.ReadOnly() {
+		return ""
+	}
+	return filepath.Join(st.Root(), "tmp")
+}
+
+// toSave gathers the images: one that is named several times is written once, with
+// the names that were asked for.
+func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.SaveImage, error) {
+	var list []archive.SaveImage
+	place := map[string]int{} // manifest → index in list
+	for _, item := range items {
+		img, err := st.Image(ctx, item)
+		if err != nil {
+			return nil, err
+		}
+		name := nameOf(img, item)
+		m := img.Manifest(name)
+		i, ok := place[string(m.Descriptor.Digest)]
+		if !ok {
+			s, err := saveImage(ctx, st, img, name)
+			if err != nil {
+				return nil, err
+			}
+			i = len(list)
+			list, place[string(m.Descriptor.Digest)] = append(list, s), i
+		}
+		if name != "" {
+			list[i].Names = append(list[i].Names, name)
+		}
+	}
+	return list, nil
+}
+
+func saveImage(ctx context.Context, st *layers.Store, img *layers.Image, name string) (archive.SaveImage, error) {
+	m := img.Manifest(name)
+	s := archive.SaveImage{Desc: m.Descriptor, Platform: &img.Platform}
+	var err error
+	if s.Manifest, err = st.Blob(m.Descriptor.Digest); err != nil {
+		return s, err
+	}
+	if s.Config, err = st.Blob(img.ID); err != nil {
+		return s, err
+	}
+	if len(m.Layers) != len(img.Layers) {
+		return s, fmt.Errorf("%w: manifest %s has %d layers, image %s has %d", layers.ErrDamaged, m.Descriptor.Digest, len(m.Layers), img.ID, len(img.Layers))
+	}
+	for i, d := range img.DiffIDs() {
+		l, err := st.Layer(ctx, string(d))
+		if err != nil {
+			return s, err
+		}
+		s.Layers = append(s.Layers, archive.SaveLayer{
+			DiffID: l.DiffID, Size: l.Size, Desc: m.Layers[i],
+			Open: func() (io.ReadCloser, error) { return openTar(st, d) },
+		})
+	}
+	return s, nil
+}
+
+// A layerTar reads the tar of a layer and keeps it open meanwhile.
+type layerTar struct {
+	*io.SectionReader
+	layer *layers.Layer
+}
+
+func (t layerTar) Close() error { return t.layer.Close() }
+
+func openTar(st *layers.Store, d layers.DiffID) (io.ReadCloser, error) {
+	l, err := st.OpenLayer(d)
+	if err != nil {
+		return nil, err
+	}
+	tar, err := l.Tar()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return layerTar{io.NewSectionReader(tar, 0, tar.Size()), l}, nil
 }

@@ -75,6 +75,9 @@ func haveFUSE() error {
 		if _, err := exec.LookPath("fusermount3"); err != nil {
 			return errors.New("fusermount3 is not installed (apt-get install fuse3)")
 		}
+		if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil {
+			return errors.New("/dev/fuse is not accessible (as root: chmod 0666 /dev/fuse)")
+		}
 		return nil
 	}
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)

@@ -62,12 +62,21 @@ install_missing() {
 	fi
 }
 
+# The device that mounts need. Where udev runs it is there, and open to everybody.
+open_device() {
+	[ -c /dev/fuse ] || as_root modprobe fuse
+	if ! [ -r /dev/fuse ] || ! [ -w /dev/fuse ]; then
+		as_root chmod 0666 /dev/fuse
+	fi
+}
+
 if [ "${1:-}" = --clean ]; then
 	clean
 	exit
 fi
 
 install_missing
+open_device
 mkdir -p "$demo/mnt"
 if [ ! -e "$demo/image.tar" ]; then
 	say "Building an image from Debian packages"
