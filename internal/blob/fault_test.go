@@ -77,6 +77,36 @@ func faultAt(t *testing.T, n int64, fault error) bool {
 	return what != ""
 }
 
+// TestKilled lets all disk operations from the n-th on fail, as when the process
+// is killed there: nothing is cleaned up. What has its final name is whole, what
+// is registered is there, and a new importer works.
+func TestKilled(t *testing.T) {
+	for n := int64(1); ; n++ {
+		var count atomic.Int64
+		d := &disk.Disk{Hook: func(disk.Op, string) error {
+			if count.Add(1) >= n {
+				return syscall.EIO
+			}
+			return nil
+		}}
+		s, tmp := newStore(t, d)
+		x := newIndex()
+		_, err := ingest(s, tmp, x, faultBodies())
+		x.verify(t, s)
+		mustBeWhole(t, s)
+		packsMustHold(t, s, packContent())
+		if err == nil {
+			return
+		}
+		next, tmp := newStoreAt(t, s.root, nil)
+		if err := os.Mkdir(tmp+"2", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		mustIngest(t, next, tmp+"2", x, faultBodies())
+		x.verify(t, next)
+	}
+}
+
 // packsMustHold checks that every pack is whole.
 func packsMustHold(t *testing.T, s *Store, want []byte) {
 	t.Helper()
