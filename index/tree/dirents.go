@@ -11,6 +11,8 @@ type Dirent struct {
 	Kind  Kind
 	Ino   Ino    // KindLink: number of the link, see LowerLink; KindWhiteout: 0
 	Index uint32 // its number in the table
+	// Opaque says of a directory what its Attr.Opaque says.
+	Opaque bool
 }
 
 // Dir returns the dirents of a directory: count of them from number first, sorted
@@ -55,7 +57,7 @@ func (t *Tree) Dirent(index uint32) (Dirent, error) {
 	if err != nil {
 		return Dirent{}, err
 	}
-	d := Dirent{Name: name, Kind: Kind(p[9]), Ino: Ino(le.Uint32(p[4:])), Index: index}
+	d := Dirent{Name: name, Kind: Kind(p[9]), Ino: Ino(le.Uint32(p[4:])), Index: index, Opaque: p[10]&flagOpaque != 0}
 	if !t.fits(d.Kind, d.Ino) {
 		return Dirent{}, fmt.Errorf("dirent %d: wrong inode: %w", index, ErrDamaged)
 	}

@@ -58,7 +58,8 @@
 //	 4  ino    u32   inode; KindLink: number of the link; KindWhiteout: 0
 //	 8  len    u8    length of the name
 //	 9  kind   u8    as in the inode, or KindWhiteout or KindLink
-//	10         u16   0
+//	10  flags  u8    directory: 2 when it is opaque, as in its inode
+//	11         u8    0
 //
 // A body record: sum [32], then two u64: size in the low 48 bits with the low
 // half of the pack's number above it, offset in the low 48 bits with the high

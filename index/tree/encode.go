@@ -192,7 +192,7 @@ func (b *Builder) encodeDirents(e *encoder) {
 	for _, d := range b.fin.dirents.Slice() {
 		p := le.AppendUint32(e.room(direntSize), d.name)
 		p = le.AppendUint32(p, d.ino)
-		e.buf = append(p, d.len, byte(d.kind), 0, 0)
+		e.buf = append(p, d.len, byte(d.kind), d.flags, 0)
 	}
 }
 

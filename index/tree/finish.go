@@ -50,6 +50,7 @@ type dirent struct {
 	name, ino uint32
 	len       uint8
 	kind      Kind
+	flags     uint8
 }
 
 // placed is a numbered body.
@@ -281,7 +282,7 @@ func (b *Builder) numbered(k sortKey) (dirent, error) {
 	n := b.inodes.At(int(k.inode))
 	switch {
 	case n.kind == KindDirectory:
-		return dirent{kind: n.kind, ino: n.num}, nil
+		return dirent{kind: n.kind, ino: n.num, flags: n.flags & flagOpaque}, nil
 	case n.kind == KindLink:
 		f.stats.LowerLinks++
 		if n.flags&flagNumbered == 0 {

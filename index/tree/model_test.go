@@ -349,6 +349,9 @@ func (c *comparison) name(dir Ino, got Dirent, e *mname) error {
 		return fmt.Errorf("inode %d does not group names as the model does", got.Ino)
 	}
 	c.inos[got.Ino], c.nodes[e.node] = e.node, got.Ino
+	if want := got.Kind == KindDirectory && (e.node.opaque || e.white); got.Opaque != want {
+		return fmt.Errorf("opaque %v, want %v", got.Opaque, want)
+	}
 	if got.Kind != KindDirectory {
 		a, err := c.t.Attr(got.Ino)
 		if err != nil {

@@ -118,6 +118,9 @@ func (t *Tree) verifyNames(dir Ino, first, count uint32) error {
 		if p, _, err := t.Parent(d.Ino); err != nil || p != dir || d.Ino <= dir {
 			return fmt.Errorf("directory %d: name %q: wrong parent: %w", dir, d.Name, ErrDamaged)
 		}
+		if a, err := t.Attr(d.Ino); err != nil || a.Opaque != d.Opaque {
+			return fmt.Errorf("directory %d: name %q: opaque or not: %w", dir, d.Name, ErrDamaged)
+		}
 	}
 	return nil
 }

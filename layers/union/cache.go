@@ -12,7 +12,7 @@ const DefaultCacheBytes = 8 << 20
 const (
 	borderSlots  = 1 << 15 // borders that a cache remembers
 	keepListings = 4       // listings kept however large they are
-	itemBytes    = 144     // what an item costs beside what it holds
+	itemBytes    = 160     // what an item costs beside what it points to
 )
 
 // Cache keeps what was computed about merged directories, in bounded memory. Any
@@ -21,8 +21,8 @@ type Cache struct {
 	stacks atomic.Uint32 // the last stack's number
 
 	mu       sync.Mutex
-	chains   lru
-	listings lru
+	chains   lru[merged]
+	listings lru[Listing]
 	borders  []border // by a hash of the key, a newer one replaces an older one
 }
 
@@ -38,14 +38,11 @@ type border struct {
 	parent DirID
 }
 
-// item is what is known about a merged directory, or the listing of one.
-type item struct {
-	key        key
-	prev, next *item
-	bytes      int
-	parent     DirID
-	rest       []contrib // contributors behind the first
-	listing    *Listing
+// merged is what is known about a merged directory.
+type merged struct {
+	parent DirID
+	rest   []contrib // contributors behind the first, in short when they fit
+	short  [5]contrib
 }
 
 // NewCache returns a cache that keeps about so many bytes, DefaultCacheBytes when
@@ -56,7 +53,7 @@ func NewCache(bytes int64) *Cache {
 		bytes = DefaultCacheBytes
 	}
 	half := int(bytes / 2)
-	return &Cache{chains: lru{max: half}, listings: lru{max: half, keep: keepListings}}
+	return &Cache{chains: lru[merged]{max: half}, listings: lru[Listing]{max: half, keep: keepListings}}
 }
 
 // merged returns the contributors, behind the first, of a merged directory.
@@ -64,7 +61,7 @@ func (c *Cache) merged(k key) ([]contrib, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if it := c.chains.get(k); it != nil {
-		return it.rest, true
+		return it.value.rest, true
 	}
 	return nil, false
 }
@@ -77,7 +74,7 @@ func (c *Cache) known(k key) (rest []contrib, border, ok bool) {
 		return nil, true, true
 	}
 	if it := c.chains.get(k); it != nil {
-		return it.rest, false, true
+		return it.value.rest, false, true
 	}
 	return nil, false, false
 }
@@ -114,12 +111,18 @@ func (c *Cache) putBorder(k key, parent DirID) {
 // putMerged remembers a copy of the contributors, behind the first, of a merged
 // directory and returns it.
 func (c *Cache) putMerged(k key, parent DirID, rest []contrib) []contrib {
-	rest = slices.Clone(rest)
-	it := &item{key: k, parent: parent, rest: rest, bytes: itemBytes + 8*len(rest)}
+	it := &item[merged]{key: k, bytes: itemBytes}
+	it.value.parent = parent
+	if len(rest) <= len(it.value.short) {
+		it.value.rest = it.value.short[:copy(it.value.short[:], rest)]
+	} else {
+		it.value.rest = slices.Clone(rest)
+		it.bytes += 8 * len(rest)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.chains.put(it)
-	return rest
+	return it.value.rest
 }
 
 // parent returns the parent of a directory that is merged or a border.
@@ -130,7 +133,7 @@ func (c *Cache) parent(k key) (DirID, bool) {
 		return b.parent, true
 	}
 	if it := c.chains.get(k); it != nil {
-		return it.parent, true
+		return it.value.parent, true
 	}
 	return 0, false
 }
@@ -140,30 +143,43 @@ func (c *Cache) listing(k key) *Listing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if it := c.listings.get(k); it != nil {
-		return it.listing
+		return &it.value
 	}
 	return nil
 }
 
-// putListing remembers a listing.
-func (c *Cache) putListing(k key, l *Listing) {
-	it := &item{key: k, listing: l, bytes: itemBytes + l.Bytes()}
+// putListing remembers a listing. It gives back the one that is in the cache when
+// somebody else was faster.
+func (c *Cache) putListing(it *item[Listing]) *Listing {
+	it.bytes = itemBytes + it.value.Bytes()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if old := c.listings.get(it.key); old != nil {
+		return &old.value
+	}
 	c.listings.put(it)
+	return &it.value
 }
 
 // lru is a map that forgets what was not used for long. Its zero value, with max
 // set, is ready.
-type lru struct {
+type lru[V any] struct {
 	max, keep int
 	bytes     int
-	items     map[key]*item
-	ring      item // head of the list: next is the item used last
+	items     map[key]*item[V]
+	ring      item[V] // head of the list: next is the item used last
+}
+
+// item is an entry of an lru.
+type item[V any] struct {
+	key        key
+	prev, next *item[V]
+	bytes      int
+	value      V
 }
 
 // get returns the item of a key, nil when there is none.
-func (l *lru) get(k key) *item {
+func (l *lru[V]) get(k key) *item[V] {
 	it := l.items[k]
 	if it != nil && l.ring.next != it {
 		it.unlink()
@@ -173,9 +189,9 @@ func (l *lru) get(k key) *item {
 }
 
 // put adds an item, in the place of an older one of its key.
-func (l *lru) put(it *item) {
+func (l *lru[V]) put(it *item[V]) {
 	if l.items == nil {
-		l.items = make(map[key]*item)
+		l.items = make(map[key]*item[V])
 		l.ring.next, l.ring.prev = &l.ring, &l.ring
 	}
 	if old := l.items[it.key]; old != nil {
@@ -190,19 +206,20 @@ func (l *lru) put(it *item) {
 }
 
 // drop forgets an item.
-func (l *lru) drop(it *item) {
+func (l *lru[V]) drop(it *item[V]) {
 	delete(l.items, it.key)
 	l.bytes -= it.bytes
 	it.unlink()
+	it.prev, it.next = nil, nil // what it holds may be in use for long
 }
 
 // link puts an item at the head of the list.
-func (l *lru) link(it *item) {
+func (l *lru[V]) link(it *item[V]) {
 	it.prev, it.next = &l.ring, l.ring.next
 	it.prev.next, it.next.prev = it, it
 }
 
 // unlink takes an item out of the list.
-func (it *item) unlink() {
+func (it *item[V]) unlink() {
 	it.prev.next, it.next.prev = it.next, it.prev
 }

@@ -168,12 +168,12 @@ func (s *Stack) child(parent *chain, dir DirID, h *hit, name []byte) (chain, err
 
 // below appends to list the contributors of a child below its topmost one.
 func (s *Stack) below(list []contrib, parent *chain, h *hit, name []byte) ([]contrib, error) {
-	opaque, err := s.opaque(h.at)
-	for rank := h.rank + 1; err == nil && !opaque && rank < parent.len(); rank++ {
+	opaque := h.opaque
+	for rank := h.rank + 1; !opaque && rank < parent.len(); rank++ {
 		c := parent.at(rank)
-		d, ok, lerr := s.layers[c.layer].Lookup(c.ino, name)
-		if lerr != nil {
-			return nil, s.in(c, lerr)
+		d, ok, err := s.layers[c.layer].Lookup(c.ino, name)
+		if err != nil {
+			return nil, s.in(c, err)
 		}
 		if !ok {
 			continue
@@ -181,18 +181,8 @@ func (s *Stack) below(list []contrib, parent *chain, h *hit, name []byte) ([]con
 		if d.Kind != tree.KindDirectory {
 			break
 		}
-		c.ino = d.Ino
-		list = append(list, c)
-		opaque, err = s.opaque(c)
+		list = append(list, contrib{c.layer, d.Ino})
+		opaque = d.Opaque
 	}
-	return list, err
-}
-
-// opaque says whether a directory hides what is below it.
-func (s *Stack) opaque(c contrib) (bool, error) {
-	a, err := s.layers[c.layer].Attr(c.ino)
-	if err != nil {
-		return false, s.in(c, err)
-	}
-	return a.Opaque, nil
+	return list, nil
 }

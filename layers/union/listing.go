@@ -1,8 +1,6 @@
 package union
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/layerfs/layerfs/index/tree"
@@ -41,12 +39,11 @@ func (s *Stack) Open(dir DirID) (*Listing, error) {
 	if l := s.cache.listing(s.key(dir)); l != nil {
 		return l, nil
 	}
-	l := &Listing{s: s}
-	if err := s.merge(l, dir, &ch); err != nil {
+	it := &item[Listing]{key: s.key(dir), value: Listing{s: s}}
+	if err := s.merge(&it.value, dir, &ch); err != nil {
 		return nil, err
 	}
-	s.cache.putListing(s.key(dir), l)
-	return l, nil
+	return s.cache.putListing(it), nil
 }
 
 // openSingle returns the listing of a directory with one contributor.
@@ -60,25 +57,24 @@ func (s *Stack) openSingle(dir DirID, c contrib) (*Listing, error) {
 	if err != nil {
 		return nil, s.in(c, err)
 	}
-	l := &Listing{s: s, layer: c.layer, dir: c.ino, first: first, count: count}
 	if !a.Special {
-		return l, nil
+		return &Listing{s: s, layer: c.layer, dir: c.ino, first: first, count: count}, nil
 	}
 	if l := s.cache.listing(s.key(dir)); l != nil {
 		return l, nil
 	}
-	l.names = make([]listed, 0, count)
+	it := &item[Listing]{key: s.key(dir), value: Listing{s: s, layer: c.layer, dir: c.ino}}
+	it.value.names = make([]listed, 0, count)
 	for i := first; i < first+count; i++ {
 		d, err := t.Dirent(i)
 		if err != nil {
 			return nil, s.in(c, err)
 		}
-		if err := s.list(l, c.layer, &d); err != nil {
+		if err := s.list(&it.value, c.layer, &d); err != nil {
 			return nil, err
 		}
 	}
-	s.cache.putListing(s.key(dir), l)
-	return l, nil
+	return s.cache.putListing(it), nil
 }
 
 // list appends a name that is no merged directory, unless it shows nothing.
@@ -169,62 +165,4 @@ func (l *Listing) node(d *tree.Dirent, layer uint32) (Node, error) {
 		err = fmt.Errorf("name %q: link to nothing: %w", d.Name, tree.ErrDamaged)
 	}
 	return n, err
-}
-
-// cursor is a contributor while directories are merged.
-type cursor struct {
-	prefix uint64 // the name's first bytes, which mostly decide
-	d      tree.Dirent
-	dir    tree.Ino
-	rank   int
-	next   uint32
-	end    uint32
-}
-
-// advance moves to the next name; false when there is none.
-func (c *cursor) advance(t *tree.Tree) (bool, error) {
-	if c.next == c.end {
-		return false, nil
-	}
-	d, err := t.Dirent(c.next)
-	if err == nil {
-		err = below(&d, c.dir)
-	}
-	if err != nil {
-		return false, err
-	}
-	c.d, c.prefix = d, prefix(d.Name)
-	c.next++
-	return true, nil
-}
-
-// prefix returns the first eight bytes of a name as a number that sorts like them.
-func prefix(p []byte) uint64 {
-	if len(p) >= 8 {
-		return binary.BigEndian.Uint64(p)
-	}
-	v := uint64(0)
-	for _, c := range p {
-		v = v<<8 | uint64(c)
-	}
-	return v << (8 * (8 - len(p)))
-}
-
-// compare orders cursors by name.
-func (c *cursor) compare(o *cursor) int {
-	switch {
-	case c.prefix < o.prefix:
-		return -1
-	case c.prefix > o.prefix:
-		return 1
-	}
-	return bytes.Compare(c.d.Name, o.d.Name)
-}
-
-// less orders cursors by name, then topmost first.
-func (c *cursor) less(o *cursor) bool {
-	if n := c.compare(o); n != 0 {
-		return n < 0
-	}
-	return c.rank < o.rank
 }

@@ -1,49 +1,85 @@
 package union
 
-import "github.com/layerfs/layerfs/index/tree"
+import (
+	"sync"
+
+	"github.com/layerfs/layerfs/index/tree"
+)
 
 // merger merges the names of a directory's contributors: a heap of cursors, the
 // smallest name first and of equal names the topmost first.
 type merger struct {
-	s    *Stack
-	ch   *chain
-	heap []cursor
+	s     *Stack
+	l     *Listing
+	dir   DirID
+	ch    *chain
+	heap  []cursor
+	group []contrib
 }
+
+// mergers keeps mergers for the sake of their slices.
+var mergers = sync.Pool{New: func() any { return new(merger) }}
 
 // merge fills a listing with the names of a merged directory, and puts what it
 // learns about the subdirectories into the cache.
 func (s *Stack) merge(l *Listing, dir DirID, ch *chain) error {
-	m := merger{s: s, ch: ch, heap: make([]cursor, 0, ch.len())}
+	m := mergers.Get().(*merger)
+	defer mergers.Put(m)
+	*m = merger{s: s, l: l, dir: dir, ch: ch, heap: m.heap[:0], group: m.group[:0]}
 	total, err := m.start()
 	if err != nil {
 		return err
 	}
 	l.names = make([]listed, 0, total)
-	var group []contrib
-	for len(m.heap) > 0 {
-		top := m.heap[0]
-		c := contrib{ch.at(top.rank).layer, top.d.Ino}
-		if top.d.Kind != tree.KindDirectory {
-			if err := s.list(l, c.layer, &top.d); err != nil {
-				return err
-			}
-			if err := m.skip(&top); err != nil {
-				return err
-			}
-			continue
-		}
-		if group, err = m.directory(group[:0], &top); err != nil {
+	for len(m.heap) > 1 {
+		if err := m.step(); err != nil {
 			return err
 		}
-		layer, k := c.layer, s.key(s.idOf(c))
-		if len(group) > 0 {
-			layer |= mergedBit
-			s.cache.putMerged(k, dir, group)
-		} else {
-			s.cache.putBorder(k, dir)
-		}
-		l.names = append(l.names, listed{layer, top.d.Index})
 	}
+	m.group = m.group[:0]
+	for len(m.heap) == 1 { // nothing to compare with any more
+		top := &m.heap[0]
+		if err := m.show(&top.d, top.rank); err != nil {
+			return err
+		}
+		if err := m.pop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step merges one name.
+func (m *merger) step() error {
+	top := m.heap[0]
+	m.group = m.group[:0]
+	if top.d.Kind != tree.KindDirectory {
+		if err := m.show(&top.d, top.rank); err != nil {
+			return err
+		}
+		return m.skip(&top)
+	}
+	if err := m.directory(&top); err != nil {
+		return err
+	}
+	return m.show(&top.d, top.rank)
+}
+
+// show appends a name to the listing, unless it shows nothing. What a directory is
+// merged with is in m.group.
+func (m *merger) show(d *tree.Dirent, rank int) error {
+	layer := m.ch.at(rank).layer
+	if d.Kind != tree.KindDirectory {
+		return m.s.list(m.l, layer, d)
+	}
+	k := m.s.key(m.s.idOf(contrib{layer, d.Ino}))
+	if len(m.group) > 0 {
+		layer |= mergedBit
+		m.s.cache.putMerged(k, m.dir, m.group)
+	} else {
+		m.s.cache.putBorder(k, m.dir)
+	}
+	m.l.names = append(m.l.names, listed{layer, d.Index})
 	return nil
 }
 
@@ -120,36 +156,21 @@ func (m *merger) skip(top *cursor) error {
 }
 
 // directory leaves the name of top, a directory, behind in all contributors, and
-// appends to list the contributors of that directory behind the first.
-func (m *merger) directory(list []contrib, top *cursor) ([]contrib, error) {
-	at := contrib{m.ch.at(top.rank).layer, top.d.Ino}
-	done, err := m.ends(top, at)
-	for err == nil {
-		if err = m.pop(); err != nil {
-			break
+// puts the contributors of that directory behind the first into m.group.
+func (m *merger) directory(top *cursor) error {
+	done := top.d.Opaque
+	for {
+		if err := m.pop(); err != nil {
+			return err
 		}
 		if len(m.heap) == 0 || m.heap[0].compare(top) != 0 {
-			return list, nil
-		}
-		if done {
-			continue
+			return nil
 		}
 		cur := &m.heap[0]
-		if cur.d.Kind != tree.KindDirectory {
-			done = true
-			continue
+		done = done || cur.d.Kind != tree.KindDirectory
+		if !done {
+			m.group = append(m.group, contrib{m.ch.at(cur.rank).layer, cur.d.Ino})
+			done = cur.d.Opaque
 		}
-		at = contrib{m.ch.at(cur.rank).layer, cur.d.Ino}
-		list = append(list, at)
-		done, err = m.ends(cur, at)
 	}
-	return nil, err
-}
-
-// ends says whether nothing is merged below a contributor of a directory.
-func (m *merger) ends(c *cursor, at contrib) (bool, error) {
-	if c.rank == m.ch.len()-1 {
-		return true, nil
-	}
-	return m.s.opaque(at)
 }

@@ -174,6 +174,8 @@ type hit struct {
 	at   contrib // for KindLink, ino is the number of the link
 	rank int     // of the contributor in its chain
 	kind tree.Kind
+	// opaque says of a directory that nothing is merged below it.
+	opaque bool
 }
 
 // top finds the topmost appearance of a name in a directory; false when there is
@@ -187,7 +189,7 @@ func (s *Stack) top(ch *chain, name []byte) (hit, bool, error) {
 		}
 		if ok {
 			at := contrib{layer: c.layer, ino: d.Ino}
-			return hit{at, rank, d.Kind}, d.Kind != tree.KindWhiteout, nil
+			return hit{at, rank, d.Kind, d.Opaque}, d.Kind != tree.KindWhiteout, nil
 		}
 	}
 	return hit{}, false, nil
