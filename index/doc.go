@@ -21,11 +21,11 @@
 //	│   ├── "slot.layer"   8 bytes big endian, the last layer slot given
 //	│   └── "slot.view"    8 bytes big endian, the last image or name slot given
 //	├── names
-//	│   └── <normalized reference>   JSON [Name]
+//	│   └── <normalized reference>   [Head], then JSON [Name]
 //	├── images
-//	│   └── <64 hex of the config's digest>   JSON [Image]
+//	│   └── <64 hex of the config's digest>   [Head], then JSON [Image]
 //	├── layers
-//	│   └── <64 hex of the DiffID>   JSON [Layer]
+//	│   └── <64 hex of the DiffID>   [Head], then JSON [Layer]
 //	└── bodies
 //	    └── <32 bytes sha256>   24 bytes [Body]: pack, offset, size; big endian
 //

@@ -33,6 +33,9 @@ func dumpBucket(w io.Writer, b *bolt.Bucket, indent string) error {
 }
 
 func printable(p []byte) string {
+	if len(p) > headLen && p[headLen] == '{' {
+		return fmt.Sprintf("%x %s", p[:headLen], p[headLen:])
+	}
 	if utf8.Valid(p) && len(p) > 0 && p[0] >= ' ' {
 		return string(p)
 	}

@@ -48,19 +48,27 @@ func (tx *Tx) get(bucket []byte, key string, v any) error {
 	if raw == nil {
 		return ErrNotFound
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	return decode(bucket, []byte(key), raw, v)
+}
+
+// decode decodes the JSON text of a record, which follows its head.
+func decode(bucket, key, raw []byte, v any) error {
+	if len(raw) < headLen {
+		return fmt.Errorf("%w: record %s/%s of %d bytes", ErrDamaged, bucket, key, len(raw))
+	}
+	if err := json.Unmarshal(raw[headLen:], v); err != nil {
 		return fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, key, err)
 	}
 	return nil
 }
 
-func (tx *Tx) put(bucket []byte, key string, v any) error {
-	raw, err := json.Marshal(v)
+func (tx *Tx) put(bucket []byte, key string, h Head, v any) error {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("index: record %s/%s: %w", bucket, key, err)
 	}
 	tx.visible = true
-	if err := tx.bucket(bucket).Put([]byte(key), raw); err != nil {
+	if err := tx.bucket(bucket).Put([]byte(key), append(h.encode(), text...)); err != nil {
 		return fmt.Errorf("index: record %s/%s: %w", bucket, key, err)
 	}
 	return nil
@@ -83,8 +91,8 @@ func each[T any](tx *Tx, bucket []byte, fn func(T) error) error {
 	}
 	return b.ForEach(func(k, raw []byte) error {
 		var v T
-		if err := json.Unmarshal(raw, &v); err != nil {
-			return fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, k, err)
+		if err := decode(bucket, k, raw, &v); err != nil {
+			return err
 		}
 		return fn(v)
 	})
@@ -97,7 +105,7 @@ func (tx *Tx) Name(name string) (Name, error) {
 }
 
 // PutName adds or replaces a name.
-func (tx *Tx) PutName(n Name) error { return tx.put(bucketNames, n.Name, n) }
+func (tx *Tx) PutName(n Name) error { return tx.put(bucketNames, n.Name, n.head(), n) }
 
 // DeleteName removes a name, or returns ErrNotFound.
 func (tx *Tx) DeleteName(name string) error { return tx.remove(bucketNames, name) }
@@ -112,7 +120,9 @@ func (tx *Tx) Image(id digest.Digest) (Image, error) {
 }
 
 // PutImage adds or replaces an image.
-func (tx *Tx) PutImage(img Image) error { return tx.put(bucketImages, img.ID.Encoded(), img) }
+func (tx *Tx) PutImage(img Image) error {
+	return tx.put(bucketImages, img.ID.Encoded(), img.head(), img)
+}
 
 // DeleteImage removes the record of an image, or returns ErrNotFound. Its names
 // are the caller's to remove.
@@ -145,8 +155,8 @@ func byPrefix[T any](tx *Tx, bucket []byte, prefix string, limit int) ([]T, erro
 			break
 		}
 		var v T
-		if err := json.Unmarshal(raw, &v); err != nil {
-			return nil, fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, k, err)
+		if err := decode(bucket, k, raw, &v); err != nil {
+			return nil, err
 		}
 		found = append(found, v)
 	}
@@ -160,7 +170,7 @@ func (tx *Tx) Layer(diffID digest.Digest) (Layer, error) {
 }
 
 // PutLayer adds or replaces a layer.
-func (tx *Tx) PutLayer(l Layer) error { return tx.put(bucketLayers, l.DiffID.Encoded(), l) }
+func (tx *Tx) PutLayer(l Layer) error { return tx.put(bucketLayers, l.DiffID.Encoded(), l.head(), l) }
 
 // DeleteLayer removes the record of a layer, or returns ErrNotFound.
 func (tx *Tx) DeleteLayer(diffID digest.Digest) error {

@@ -81,8 +81,8 @@ func namesByImage(tx *index.Tx) (map[digest.Digest][]index.Name, error) {
 
 func layerSizes(tx *index.Tx) (map[digest.Digest]int64, error) {
 	sizes := map[digest.Digest]int64{}
-	err := tx.EachLayer(func(l index.Layer) error {
-		sizes[l.DiffID] = l.Bytes
+	err := tx.EachRawLayer(func(l index.Raw) error {
+		sizes[l.Digest()] = l.Bytes
 		return nil
 	})
 	return sizes, err
@@ -108,11 +108,14 @@ func (s *Store) Image(ctx context.Context, nameOrID string) (*Image, error) {
 
 func fullImage(tx *index.Tx, img index.Image) (*Image, error) {
 	out := &Image{Image: img}
-	err := tx.EachName(func(n index.Name) error {
-		if n.Image == img.ID {
-			out.Names = append(out.Names, n)
+	id := sumOf(img.ID)
+	err := tx.EachRawName(func(raw index.Raw) error {
+		if raw.Image != id {
+			return nil
 		}
-		return nil
+		n, err := raw.DecodeName()
+		out.Names = append(out.Names, n)
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -59,6 +59,9 @@ func (s *Store) OpenLayer(d DiffID) (*Layer, error) {
 		return nil, fmt.Errorf("layer %s: %w", d, treeError(err))
 	}
 	l := &Layer{DiffID: d, s: s, lock: f, tree: t, refs: 1}
+	for _, id := range t.Packs() {
+		s.blobs.Pin(blob.PackID(id))
+	}
 	s.open[d] = l
 	return l, nil
 }
@@ -116,6 +119,12 @@ func (l *Layer) Close() error {
 	if l.tarFile != nil {
 		l.tarFile.Close()
 	}
+	// What another process has collected becomes free only when we let go of it.
+	for _, id := range l.tree.Packs() {
+		l.s.blobs.Unpin(blob.PackID(id))
+		l.s.blobs.Forget(blob.PackID(id))
+	}
+	l.s.blobs.ForgetObjects()
 	return errors.Join(l.tree.Close(), l.lock.Close())
 }
 
