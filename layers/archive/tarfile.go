@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -40,20 +40,47 @@ type tarFile struct {
 	parts   bool   // has members that only images have
 }
 
-// wanted tells the members that can belong to an image from all others.
-var wanted = regexp.MustCompile(`^(` + strings.Join([]string{
-	`blobs/[a-z0-9+._-]+/[0-9a-f]{32,128}`, // OCI layouts and docker since 25
-	`oci-layout`, `repositories`, `[^/]+\.json`,
-	`[^/]+/layer\.tar`,                           // docker before 25
-	`([^/]+/)?[^/]+\.(tar|tar\.gz|tgz|tar\.zst)`, // podman, skopeo, ggcr
-	`sha256:[0-9a-f]{64}`,                        // configs of ggcr
-}, "|") + `)$`)
+// wanted tells the members that can belong to an image from all others. It is
+// asked for every member of what may be a large root file system.
+func wanted(name string) bool {
+	dir, last := path.Split(name)
+	switch dir {
+	case "":
+		return last == "oci-layout" || last == "repositories" || strings.HasSuffix(last, ".json") ||
+			strings.HasPrefix(last, "sha256:") || isLayerName(last) // sha256: a config of ggcr
+	case "blobs/sha256/":
+		return isHex(last)
+	}
+	return strings.Count(dir, "/") == 1 && isLayerName(last)
+}
 
-// rootfsMember tells what a root file system has and an archive of images has not.
-var rootfsMember = regexp.MustCompile(`^(etc|usr|bin|sbin|lib|var)(/|$)`)
+// isLayerName recognizes <ID>/layer.tar of docker before 25, <ID>.tar of podman and
+// skopeo, and compressed layers of others.
+func isLayerName(name string) bool {
+	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.zst"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
+}
 
-// imagePart tells what only an archive of images has.
-var imagePart = regexp.MustCompile(`^(blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}(\.json|\.tar|/layer\.tar))$`)
+// isHex says whether s is a SHA-256 in hexadecimal.
+func isHex(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// isImagePart tells what only an archive of images has.
+func isImagePart(name string) bool {
+	name = strings.TrimPrefix(name, "blobs/sha256/")
+	return len(name) >= 64 && isHex(name[:64]) && (len(name) == 64 || name[64:] == ".json" || name[64:] == ".tar" || name[64:] == "/layer.tar")
+}
+
+// isRootfs tells what a root file system has and an archive of images has not.
+func isRootfs(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	return slices.Contains([]string{"etc", "usr", "bin", "sbin", "lib", "var"}, top)
+}
 
 // scan reads all headers of the tar, not the content of members.
 func (t *tarFile) scan() error {
@@ -98,13 +125,13 @@ func (t *tarFile) note(h *tar.Header, offset int64) error {
 	if !ok {
 		return nil
 	}
-	if !t.rootfs && rootfsMember.MatchString(name) {
+	if !t.rootfs && isRootfs(name) {
 		t.rootfs = true
 	}
-	if !t.parts && imagePart.MatchString(name) {
+	if !t.parts && isImagePart(name) {
 		t.parts = true
 	}
-	if len(name) > maxName || !wanted.MatchString(name) {
+	if len(name) > maxName || !wanted(name) {
 		return nil
 	}
 	m := tarMember{offset: offset, size: h.Size}

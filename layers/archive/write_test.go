@@ -108,7 +108,7 @@ func skopeoConfig(t testing.TB, format Format, path string) []byte {
 func TestRoundTrip(t *testing.T) {
 	testenv.Require(t, "skopeo")
 	dir := filepath.Join(testenv.Shared(t), "images")
-	for _, name := range []string{"alpine.zstd3.oci", "tiny-busybox.oci.tar", "tiny-busybox.docker.tar", "mini-debian.oci.tar", "alpine.docker25.tar"} {
+	for _, name := range []string{"alpine.zstd3.oci", "tiny-busybox.oci.tar", "alpine.docker.tar"} {
 		img := saveImage(t, mustOpen(t, filepath.Join(dir, name)).Images()[0])
 		for _, format := range allFormats {
 			t.Run(name+" "+format.String(), func(t *testing.T) {
@@ -156,7 +156,11 @@ func TestPodmanLoad(t *testing.T) {
 	img := saveImage(t, mustOpen(t, filepath.Join(dir, "tiny-busybox.docker.tar")).Images()[0])
 	img.Names = []string{"example.com/tiny:7"}
 	for _, format := range allFormats {
-		storage := t.TempDir()
+		storage, err := os.MkdirTemp("", "archive-test-") // podman wants lower case, see below
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(storage) })
 		podman := func(args ...string) string {
 			t.Helper()
 			args = append([]string{"--root", filepath.Join(storage, "root"), "--runroot", filepath.Join(storage, "run"), "--storage-driver", "vfs"}, args...)
@@ -166,7 +170,11 @@ func TestPodmanLoad(t *testing.T) {
 			}
 			return string(out)
 		}
-		out := podman("load", "-q", "-i", writeTo(t, format, []SaveImage{img}))
+		path := filepath.Join(storage, "image")
+		if err := os.Rename(writeTo(t, format, []SaveImage{img}), path); err != nil {
+			t.Fatal(err)
+		}
+		out := podman("load", "-q", "-i", path)
 		// podman names a directory after its path.
 		if !strings.Contains(out, "example.com/tiny:7") && format != FormatOCIDir {
 			t.Errorf("%v: podman load says %s", format, out)
