@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strings"
@@ -143,7 +142,7 @@ func findDevice() finding {
 // findHelper looks for the program that mounts for ordinary users.
 func findHelper() finding {
 	const name = "mount helper"
-	path, err := exec.LookPath("fusermount3")
+	path, err := fusermount()
 	if err != nil && os.Geteuid() == 0 {
 		return ok(name, "not needed by root; other users need fusermount3 (apt-get install fuse3)")
 	}

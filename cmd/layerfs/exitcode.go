@@ -10,6 +10,7 @@ import (
 	layerfs "github.com/layerfs/layerfs/fs"
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/archive"
 )
 
 // The exit codes, a contract with scripts.
@@ -33,7 +34,7 @@ var exitText = []struct {
 	{exitUsage, "the command line is wrong: a verb, flag, argument or name"},
 	{exitNotFound, "the image, layer, file or mount does not exist"},
 	{exitInUse, "something still uses it: a busy mount, an image with more names"},
-	{exitVerify, "a digest or size is not what was promised, or the store is damaged"},
+	{exitVerify, "an archive or the store is damaged: a digest or size is not what was promised"},
 	{exitBusy, "another process holds a lock of the store for too long"},
 }
 
@@ -44,11 +45,14 @@ var exitCodes = []struct {
 }{
 	{layers.ErrVerification, exitVerify},
 	{layers.ErrDamaged, exitVerify},
+	{archive.ErrVerification, exitVerify},
+	{archive.ErrDamaged, exitVerify},
 	{layers.ErrBusy, exitBusy},
 	{layers.ErrInvalidName, exitUsage},
 	{layers.ErrImageUnknown, exitNotFound},
 	{layers.ErrLayerUnknown, exitNotFound},
 	{control.ErrNotMounted, exitNotFound},
+	{archive.ErrNoImage, exitNotFound},
 	{layers.ErrInUse, exitInUse},
 	{control.ErrClaimed, exitInUse},
 	{syscall.EBUSY, exitInUse},

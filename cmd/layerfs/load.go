@@ -71,7 +71,7 @@ func (e *env) loadOptions(c *cli.Context) (*loadOptions, error) {
 	}
 	o := &loadOptions{
 		input: c.String("input"), names: c.StringSlice("name"), allPlatforms: c.Bool("all-platforms"),
-		quiet: c.Bool("quiet"), stdin: e.stdin, out: e.stdout, progress: e.stderr,
+		quiet: c.Bool("quiet"), stdin: interruptible(c.Context, e.stdin), out: e.stdout, progress: e.stderr,
 	}
 	if c.Args().Present() {
 		if o.input != "" {

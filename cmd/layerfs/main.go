@@ -52,7 +52,28 @@ func message(ctx context.Context, err error) string {
 			return "layerfs: " + v.verb + ": interrupted; nothing was changed"
 		}
 	}
-	return "layerfs: " + strings.TrimSpace(err.Error())
+	return "layerfs: " + strings.TrimSpace(err.Error()) + hint(err)
+}
+
+// hints say what to do about conditions of the machine, which packages below only
+// pass on.
+var hints = []struct {
+	target error
+	text   string
+}{
+	{syscall.ENOSPC, "free space with layerfs rmi and layerfs gc, or use another disk with --root"},
+	{syscall.EDQUOT, "free space with layerfs rmi and layerfs gc, or use another disk with --root"},
+	{syscall.EROFS, "its file system is read-only: mount it writable, or use another with --root"},
+	{syscall.EMFILE, "too many open files: raise the limit with ulimit -n"},
+}
+
+func hint(err error) string {
+	for _, h := range hints {
+		if errors.Is(err, h.target) {
+			return "; " + h.text
+		}
+	}
+	return ""
 }
 
 // buildVersion is what "layerfs version" prints.

@@ -69,6 +69,7 @@ func setupScript(e *testscript.Env) error {
 	e.Setenv("LAYERFS_ROOT", filepath.Join(work, "store"))
 	e.Setenv("LAYERFS_RUNROOT", filepath.Join(work, "run"))
 	e.Setenv("HOME", filepath.Join(work, "home"))
+	e.Setenv("BINDIR", filepath.SplitList(e.Getenv("PATH"))[0])
 	e.Setenv("TZ", "UTC")
 	e.Setenv("LC_ALL", "C")
 	if dir := e.Getenv("XDG_RUNTIME_DIR"); dir != "" {

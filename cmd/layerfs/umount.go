@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	layerfs "github.com/layerfs/layerfs/fs"
 	"github.com/layerfs/layerfs/internal/control"
 )
 
@@ -153,17 +154,30 @@ func unmountDir(dir string, lazy bool) error {
 	if lazy {
 		args = append(args, "-z")
 	}
+	helper, err := fusermount()
+	if err != nil {
+		return err
+	}
 	// A busy mount is told from other reasons by its message.
-	cmd := exec.Command("fusermount3", append(args, "--", dir)...)
+	cmd := exec.Command(helper, append(args, "--", dir)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, exec.ErrNotFound):
-		return errors.New("fusermount3 is not installed; apt-get install fuse3")
 	case bytes.Contains(out, []byte("busy")):
 		return syscall.EBUSY
 	}
 	return errors.New(strings.TrimSpace(string(out)))
+}
+
+// fusermount finds the program that mounts for ordinary users. Services and cron
+// jobs have short search paths, so the usual places are tried as well.
+func fusermount() (string, error) {
+	for _, name := range []string{"fusermount3", "/usr/bin/fusermount3", "/usr/local/bin/fusermount3"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", layerfs.ErrNoHelper
 }

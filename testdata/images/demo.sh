@@ -98,6 +98,7 @@ image=demo/mnt/images/localhost/layerfs-demo@latest
 show ls -l $image $image/layers
 show "find $image/rootfs -maxdepth 2 | sort | head -n 40"
 show "cat $image/rootfs/etc/motd"
+show "stat -c '%A %h links, inode %i: %n' $image/rootfs/bin/busybox $image/rootfs/usr/bin/sh $image/rootfs/bin/mount"
 show "for tar in $image/layers/*/layer.tar; do sha256sum \$tar; done"
 
 say "Go on"

@@ -68,7 +68,7 @@ unpack busybox-static "$base"
 mkdir -p "$base"/{dev,etc,proc,root,sys,usr/bin} "$base/tmp"
 chmod 1777 "$base/tmp"
 chmod 0700 "$base/root"
-busybox=$(cd "$base" && find . -name busybox -type f | head -n 1)
+busybox=$(cd "$base" && find . -name busybox -type f -perm -100 | head -n 1)
 for applet in sh ls cat echo grep find sed awk; do
 	ln "$base/$busybox" "$base/usr/bin/$applet" # one body, one inode, many names
 done
