@@ -2,19 +2,24 @@ package union
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 
 	"github.com/layerfs/layerfs/index/tree"
 )
 
-// cursor is a contributor while directories are merged.
+// cursor is a contributor while directories are merged, at one of its names. It
+// holds no pointers: cursors are moved about a lot.
 type cursor struct {
-	prefix uint64 // the name's first bytes, which mostly decide
-	d      tree.Dirent
+	head   [2]uint64 // the name's first bytes, which mostly decide
+	rank   uint32
 	dir    tree.Ino
-	rank   int
-	next   uint32
+	next   uint32 // dirent after this one
 	end    uint32
+	ino    tree.Ino
+	len    uint8
+	kind   tree.Kind
+	opaque bool
 }
 
 // advance moves to the next name; false when there is none.
@@ -29,7 +34,11 @@ func (c *cursor) advance(t *tree.Tree) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	c.d, c.prefix = d, prefix(d.Name)
+	c.head[0], c.head[1] = prefix(d.Name), 0
+	if len(d.Name) > 8 {
+		c.head[1] = prefix(d.Name[8:])
+	}
+	c.ino, c.len, c.kind, c.opaque = d.Ino, uint8(len(d.Name)), d.Kind, d.Opaque
 	c.next++
 	return true, nil
 }
@@ -46,21 +55,30 @@ func prefix(p []byte) uint64 {
 	return v << (8 * (8 - len(p)))
 }
 
-// compare orders cursors by name.
-func (c *cursor) compare(o *cursor) int {
+// compare orders two cursors by name.
+func (m *merger) compare(a, b *cursor) int {
 	switch {
-	case c.prefix < o.prefix:
-		return -1
-	case c.prefix > o.prefix:
-		return 1
+	case a.head[0] != b.head[0]:
+		return cmp.Compare(a.head[0], b.head[0])
+	case a.head[1] != b.head[1]:
+		return cmp.Compare(a.head[1], b.head[1])
+	case a.len <= 16 || b.len <= 16:
+		return cmp.Compare(a.len, b.len) // one is the beginning of the other
 	}
-	return bytes.Compare(c.d.Name, o.d.Name)
+	return bytes.Compare(m.name(a), m.name(b))
 }
 
+// name returns the name that a cursor is at.
+func (m *merger) name(c *cursor) []byte {
+	d, _ := m.tree(c).Dirent(c.next - 1) // it was read before without an error
+	return d.Name
+}
+
+// tree returns the table of a cursor.
+func (m *merger) tree(c *cursor) *tree.Tree { return m.s.layers[m.ch.at(int(c.rank)).layer] }
+
 // less orders cursors by name, then topmost first.
-func (c *cursor) less(o *cursor) bool {
-	if n := c.compare(o); n != 0 {
-		return n < 0
-	}
-	return c.rank < o.rank
+func (m *merger) less(a, b *cursor) bool {
+	n := m.compare(a, b)
+	return n < 0 || n == 0 && a.rank < b.rank
 }

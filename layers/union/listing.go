@@ -77,7 +77,7 @@ func (s *Stack) openSingle(dir DirID, c contrib) (*Listing, error) {
 	return s.cache.putListing(it), nil
 }
 
-// list appends a name that is no merged directory, unless it shows nothing.
+// list appends a name, whose Name is not needed, that is no merged directory, unless it shows nothing.
 func (s *Stack) list(l *Listing, layer uint32, d *tree.Dirent) error {
 	switch d.Kind {
 	case tree.KindWhiteout:

@@ -38,8 +38,7 @@ func (s *Stack) merge(l *Listing, dir DirID, ch *chain) error {
 	}
 	m.group = m.group[:0]
 	for len(m.heap) == 1 { // nothing to compare with any more
-		top := &m.heap[0]
-		if err := m.show(&top.d, top.rank); err != nil {
+		if err := m.show(&m.heap[0]); err != nil {
 			return err
 		}
 		if err := m.pop(); err != nil {
@@ -53,33 +52,33 @@ func (s *Stack) merge(l *Listing, dir DirID, ch *chain) error {
 func (m *merger) step() error {
 	top := m.heap[0]
 	m.group = m.group[:0]
-	if top.d.Kind != tree.KindDirectory {
-		if err := m.show(&top.d, top.rank); err != nil {
+	if top.kind == tree.KindDirectory {
+		if err := m.directory(&top); err != nil {
 			return err
 		}
-		return m.skip(&top)
+		return m.show(&top)
 	}
-	if err := m.directory(&top); err != nil {
+	if err := m.show(&top); err != nil {
 		return err
 	}
-	return m.show(&top.d, top.rank)
+	return m.skip(&top)
 }
 
-// show appends a name to the listing, unless it shows nothing. What a directory is
-// merged with is in m.group.
-func (m *merger) show(d *tree.Dirent, rank int) error {
-	layer := m.ch.at(rank).layer
-	if d.Kind != tree.KindDirectory {
-		return m.s.list(m.l, layer, d)
+// show appends the name that a cursor was at to the listing, unless it shows
+// nothing. What a directory is merged with is in m.group.
+func (m *merger) show(c *cursor) error {
+	layer, dirent := m.ch.at(int(c.rank)).layer, c.next-1
+	if c.kind != tree.KindDirectory {
+		return m.s.list(m.l, layer, &tree.Dirent{Kind: c.kind, Ino: c.ino, Index: dirent})
 	}
-	k := m.s.key(m.s.idOf(contrib{layer, d.Ino}))
+	k := m.s.key(m.s.idOf(contrib{layer, c.ino}))
 	if len(m.group) > 0 {
 		layer |= mergedBit
 		m.s.cache.putMerged(k, m.dir, m.group)
 	} else {
 		m.s.cache.putBorder(k, m.dir)
 	}
-	m.l.names = append(m.l.names, listed{layer, d.Index})
+	m.l.names = append(m.l.names, listed{layer, dirent})
 	return nil
 }
 
@@ -92,7 +91,7 @@ func (m *merger) start() (total int, err error) {
 		if err != nil {
 			return 0, m.s.in(c, err)
 		}
-		cur := cursor{dir: c.ino, rank: rank, next: first, end: first + count}
+		cur := cursor{dir: c.ino, rank: uint32(rank), next: first, end: first + count}
 		ok, err := cur.advance(t)
 		if err != nil {
 			return 0, m.s.in(c, err)
@@ -116,10 +115,10 @@ func (m *merger) down(i int) {
 		if k >= len(h) {
 			return
 		}
-		if k+1 < len(h) && h[k+1].less(&h[k]) {
+		if k+1 < len(h) && m.less(&h[k+1], &h[k]) {
 			k++
 		}
-		if !h[k].less(&h[i]) {
+		if !m.less(&h[k], &h[i]) {
 			return
 		}
 		h[i], h[k] = h[k], h[i]
@@ -129,10 +128,9 @@ func (m *merger) down(i int) {
 
 // pop moves the first cursor to its next name.
 func (m *merger) pop() error {
-	c := m.ch.at(m.heap[0].rank)
-	ok, err := m.heap[0].advance(m.s.layers[c.layer])
+	ok, err := m.heap[0].advance(m.tree(&m.heap[0]))
 	if err != nil {
-		return m.s.in(c, err)
+		return m.s.in(m.ch.at(int(m.heap[0].rank)), err)
 	}
 	if !ok {
 		last := len(m.heap) - 1
@@ -149,7 +147,7 @@ func (m *merger) skip(top *cursor) error {
 		if err := m.pop(); err != nil {
 			return err
 		}
-		if len(m.heap) == 0 || m.heap[0].compare(top) != 0 {
+		if len(m.heap) == 0 || m.compare(&m.heap[0], top) != 0 {
 			return nil
 		}
 	}
@@ -158,19 +156,19 @@ func (m *merger) skip(top *cursor) error {
 // directory leaves the name of top, a directory, behind in all contributors, and
 // puts the contributors of that directory behind the first into m.group.
 func (m *merger) directory(top *cursor) error {
-	done := top.d.Opaque
+	done := top.opaque
 	for {
 		if err := m.pop(); err != nil {
 			return err
 		}
-		if len(m.heap) == 0 || m.heap[0].compare(top) != 0 {
+		if len(m.heap) == 0 || m.compare(&m.heap[0], top) != 0 {
 			return nil
 		}
 		cur := &m.heap[0]
-		done = done || cur.d.Kind != tree.KindDirectory
+		done = done || cur.kind != tree.KindDirectory
 		if !done {
-			m.group = append(m.group, contrib{m.ch.at(cur.rank).layer, cur.d.Ino})
-			done = cur.d.Opaque
+			m.group = append(m.group, contrib{m.ch.at(int(cur.rank)).layer, cur.ino})
+			done = cur.opaque
 		}
 	}
 }

@@ -156,7 +156,6 @@ func (m *model) follow(dir, p string, hops int) (Node, bool) {
 	}
 	parts := strings.Split(p, "/")
 	for i, part := range parts {
-		f := m.files[dir]
 		switch part {
 		case "", ".":
 			continue
@@ -168,7 +167,7 @@ func (m *model) follow(dir, p string, hops int) (Node, bool) {
 		}
 		next := path.Join(dir, part)
 		rest := strings.Join(parts[i+1:], "/")
-		f = m.files[next]
+		f := m.files[next]
 		switch {
 		case f == nil:
 			return Node{}, false
@@ -273,7 +272,7 @@ func (m *model) compareDir(s *Stack, p string, fresh func() *Stack) error {
 			return fmt.Errorf("name %q: %+v, %+v, %w, want %q: %+v", got, n, a, err, name, m.wantAttr(full))
 		}
 	}
-	for _, name := range append(want, "a", "b", "c", "d", "zz", "") {
+	for _, name := range append(want, "a", "b", "c", "d", "zz", "", "0123456789abcdef", "01234567") {
 		n, ok, err := s.Lookup(id, []byte(name))
 		f := m.files[path.Join(p, name)]
 		if name == "" {

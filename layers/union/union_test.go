@@ -55,12 +55,17 @@ type genOpts struct {
 	ops   int
 	links bool // to lower layers
 	root  bool // opaque roots
+	long  bool // names that begin alike
 }
 
 var genPath = rapid.Custom(func(t *rapid.T) string {
 	parts := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 4).Draw(t, "parts")
 	return strings.Join(parts, "/")
 })
+
+// longNames makes short names long ones that begin alike: merging compares the
+// first bytes first.
+var longNames = strings.NewReplacer("a", "0123456789abcdef", "b", "0123456789abcdefg", "c", "0123456789abcdefh")
 
 // drawLayer draws a layer. tag makes its files' times differ from all others.
 func drawLayer(t *rapid.T, dir string, o genOpts, tag *int64) *tree.Tree {
@@ -73,6 +78,9 @@ func drawLayer(t *rapid.T, dir string, o genOpts, tag *int64) *tree.Tree {
 			*tag++
 			m := tree.Meta{Mode: 0o700 + uint32(*tag)%8, UID: uint32(*tag), MtimeSec: *tag}
 			p := genPath.Draw(t, "path")
+			if o.long {
+				p = longNames.Replace(p)
+			}
 			var err error
 			switch rapid.SampledFrom(kinds).Draw(t, "op") {
 			case "dir":
@@ -136,6 +144,11 @@ func checkRandom(t *testing.T, minLayers, maxLayers, repeat int, o genOpts) {
 // TestRandom compares random stacks with the model.
 func TestRandom(t *testing.T) {
 	checkRandom(t, 1, 6, 0, genOpts{ops: 12, links: true, root: true})
+}
+
+// TestLongNames does it with names that begin alike.
+func TestLongNames(t *testing.T) {
+	checkRandom(t, 2, 4, 0, genOpts{ops: 12, long: true})
 }
 
 // TestManyLayers does it with more layers than overlayfs mounts at once.

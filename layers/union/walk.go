@@ -1,8 +1,8 @@
 package union
 
 import (
-	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/layerfs/layerfs/index/tree"
@@ -137,12 +137,9 @@ func (s *Stack) Follow(path string) (Node, bool, error) {
 	}
 }
 
-// SkipDir is returned by the function that Walk calls to leave out what is below
-// a directory.
-var SkipDir = errors.New("skip this directory")
-
 // Walk calls fn for every file below the root, directories before what is in them
-// and in the order of names. path is valid during the call only.
+// and in the order of names. path is valid during the call only. When fn returns
+// [fs.SkipDir] for a directory, what is below that is left out.
 func (s *Stack) Walk(fn func(path []byte, n Node) error) error {
 	type level struct {
 		list *Listing
@@ -173,7 +170,7 @@ func (s *Stack) Walk(fn func(path []byte, n Node) error) error {
 			path = append(path, '/')
 		}
 		path = append(path, name...)
-		if err = fn(path, n); err == SkipDir {
+		if err = fn(path, n); err == fs.SkipDir {
 			continue
 		}
 		if err != nil {
