@@ -56,17 +56,8 @@ func NewCache(bytes int64) *Cache {
 	return &Cache{chains: lru[merged]{max: half}, listings: lru[Listing]{max: half, keep: keepListings}}
 }
 
-// merged returns the contributors, behind the first, of a merged directory.
-func (c *Cache) merged(k key) ([]contrib, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if it := c.chains.get(k); it != nil {
-		return it.value.rest, true
-	}
-	return nil, false
-}
-
-// known is like merged but also knows borders.
+// known returns the contributors, behind the first, of a merged directory, or says
+// that the directory is a border.
 func (c *Cache) known(k key) (rest []contrib, border, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -52,10 +52,18 @@ func (s *Stack) chain(id DirID) (chain, error) {
 	if c.layer == 0 || len(s.root.rest) == 0 || s.inRecent(c) {
 		return chain{first: c}, nil
 	}
-	if rest, ok := s.cache.merged(s.key(id)); ok {
+	rest, border, ok := s.cache.known(s.key(id))
+	switch {
+	case border:
+		return chain{first: c}, s.setRecent(c)
+	case ok:
 		return chain{c, rest}, nil
 	}
-	single, err := s.findBorder(c)
+	parent, _, err := s.layers[c.layer].Parent(c.ino)
+	if err != nil {
+		return chain{}, s.in(c, err)
+	}
+	single, err := s.findBorder(contrib{c.layer, parent})
 	if err != nil || single {
 		return chain{first: c}, err
 	}
@@ -69,8 +77,8 @@ func (s *Stack) inRecent(c contrib) bool {
 	return uint64(c.ino) >= v>>32 && c.ino < tree.Ino(v)
 }
 
-// findBorder walks up from a directory to a border that the cache knows: below
-// one, every directory is single.
+// findBorder walks up from a directory, itself included, to a border that the cache
+// knows: below one, every directory is single.
 func (s *Stack) findBorder(c contrib) (bool, error) {
 	t := s.layers[c.layer]
 	for at := c; at.ino != 0; {

@@ -176,6 +176,47 @@ func checkGroups(m *model, s *Stack) error {
 	return nil
 }
 
+// TestConcurrent walks one stack from several goroutines, with a cache that is too
+// small for it.
+func TestConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	var layers []*tree.Tree
+	for i := range 5 {
+		layers = append(layers, build(t, dir, func(b *tree.Builder) {
+			for k := range 60 {
+				must(t, b.File(fmt.Sprintf("a%d/b%d/f%d", k%6, k%10, i), tree.Meta{}, 0, tree.Sum{}, 0, nil))
+			}
+			must(t, b.Link(fmt.Sprintf("l%d", i), "a0/b0/f0"))
+		}))
+	}
+	defer closeAll(layers)
+	c := NewCache(4000)
+	stacks := []*Stack{c.New(layers), c.New(layers), c.New(layers[:4])}
+	var want []int
+	for _, s := range stacks {
+		n, err := walk(s)
+		must(t, err)
+		want = append(want, n)
+	}
+	done := make(chan error)
+	for g := range 6 {
+		go func() {
+			for range 20 {
+				if n, err := walk(stacks[g%3]); err != nil || n != want[g%3] {
+					done <- fmt.Errorf("walk of stack %d: %d files, want %d: %w", g%3, n, want[g%3], err)
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range 6 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestStale checks numbers that the stack never gave out.
 func TestStale(t *testing.T) {
 	dir := t.TempDir()
