@@ -83,15 +83,12 @@ func history(ctx context.Context, o *historyOptions, st *layers.Store) error {
 		return fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, img.ID, err)
 	}
 	steps := historySteps(config.History, img.Layers)
+	known, err := layersByID(ctx, st)
+	if err != nil {
+		return err
+	}
 	for i := range steps {
-		if steps[i].Layer == "" {
-			continue
-		}
-		l, err := st.Layer(ctx, string(steps[i].Layer))
-		if err != nil {
-			return err
-		}
-		steps[i].Size = l.Bytes
+		steps[i].Size = known[steps[i].Layer].Bytes
 	}
 	slices.Reverse(steps)
 	if o.quiet {
@@ -103,6 +100,20 @@ func history(ctx context.Context, o *historyOptions, st *layers.Store) error {
 		return nil
 	}
 	return printList(o.out, o.format, steps, o.table())
+}
+
+// layersByID reads the records of all layers at once, which is cheaper than one
+// after the other from a handful on.
+func layersByID(ctx context.Context, st *layers.Store) (map[digest.Digest]layers.LayerInfo, error) {
+	all, err := st.Layers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[digest.Digest]layers.LayerInfo, len(all))
+	for _, l := range all {
+		byID[l.DiffID] = l
+	}
+	return byID, nil
 }
 
 // historySteps gives the layers to the entries that say that they made one. Layers

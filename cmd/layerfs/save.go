@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
@@ -94,6 +95,10 @@ func saveTemp(st *layers.Store) string {
 func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.SaveImage, error) {
 	var list []archive.SaveImage
 	place := map[string]int{} // manifest → index in list
+	known, err := layersByID(ctx, st)
+	if err != nil {
+		return nil, err
+	}
 	for _, item := range items {
 		img, err := st.Image(ctx, item)
 		if err != nil {
@@ -103,7 +108,7 @@ func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.Sa
 		m := img.Manifest(name)
 		i, ok := place[string(m.Descriptor.Digest)]
 		if !ok {
-			s, err := saveImage(ctx, st, img, name)
+			s, err := saveImage(st, img, name, known)
 			if err != nil {
 				return nil, err
 			}
@@ -117,7 +122,7 @@ func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.Sa
 	return list, nil
 }
 
-func saveImage(ctx context.Context, st *layers.Store, img *layers.Image, name string) (archive.SaveImage, error) {
+func saveImage(st *layers.Store, img *layers.Image, name string, known map[digest.Digest]layers.LayerInfo) (archive.SaveImage, error) {
 	m := img.Manifest(name)
 	s := archive.SaveImage{Desc: m.Descriptor, Platform: &img.Platform}
 	var err error
@@ -131,9 +136,9 @@ func saveImage(ctx context.Context, st *layers.Store, img *layers.Image, name st
 		return s, fmt.Errorf("%w: manifest %s has %d layers, image %s has %d", layers.ErrDamaged, m.Descriptor.Digest, len(m.Layers), img.ID, len(img.Layers))
 	}
 	for i, d := range img.DiffIDs() {
-		l, err := st.Layer(ctx, string(d))
-		if err != nil {
-			return s, err
+		l, ok := known[img.Layers[i]]
+		if !ok {
+			return s, fmt.Errorf("%w: %s of image %s", layers.ErrLayerUnknown, d, img.ID)
 		}
 		s.Layers = append(s.Layers, archive.SaveLayer{
 			DiffID: l.DiffID, Size: l.Size, Desc: m.Layers[i],

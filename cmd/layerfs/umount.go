@@ -123,18 +123,23 @@ func (o *umountOptions) wait(ctx context.Context, rec control.Record) error {
 	return err
 }
 
-// resolveMountpoint makes a path absolute and resolves the symbolic links above
-// its last component. It does not look at the mount itself, which may be dead.
+// resolveMountpoint makes a path absolute and resolves symbolic links. It does not
+// look at a mount itself, whose server may be dead or stopped.
 func resolveMountpoint(name string) string {
 	dir, err := filepath.Abs(name)
 	if err != nil {
 		return name
 	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return dir
+	}
+	dir = filepath.Join(parent, filepath.Base(dir))
+	if mounted, err := mountedHere(dir); err != nil || mounted {
+		return dir
+	}
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		return real
-	}
-	if parent, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
-		return filepath.Join(parent, filepath.Base(dir))
 	}
 	return dir
 }

@@ -22,6 +22,11 @@ func versionCommand(e *env) *cli.Command {
 		Name: "version", Category: "Conveniences",
 		Usage:     "show the version",
 		UsageText: "layerfs version [--format json]",
+		Description: `JSON has the fields version, go, system and format, the version of the stores that it
+makes.
+
+Example:
+   layerfs version --format '{{.Version}}'`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "`FORMAT`: text, json or a Go template"},
 		},
