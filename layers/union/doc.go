@@ -2,7 +2,9 @@
 // by the rules of kernel overlayfs: a name is looked up from the top layer down,
 // what is no directory ends the search, a whiteout ends it without a result, and
 // directories of one name are merged until something that is no directory, a
-// whiteout or an opaque directory.
+// whiteout or an opaque directory. Two things differ: an opaque root hides the
+// layers below, as image-spec layer.md has it, where overlayfs never looks for the
+// mark; and a whiteout is never listed, where overlayfs lists one that hides nothing.
 //
 // Nothing is computed when a [Stack] is made and nothing is kept per file: every
 // answer comes from the tables. What costs more than a binary search, the list of
