@@ -117,7 +117,11 @@ func OverlayMount(dirs []string, work string) (string, func() error, error) {
 		}
 	}
 	var lower []string
-	for i := len(dirs) - 1; i >= 0; i-- {
+	hidden := false
+	for i := len(dirs) - 1; i >= 0 && !hidden; i-- {
+		// The kernel does not look at the mark on the root of a layer.
+		v, err := getXattr(dirs[i], opaqueXattr)
+		hidden = err == nil && string(v) == "y"
 		name := strconv.FormatInt(int64(i), 36)
 		if err := os.Symlink(dirs[i], filepath.Join(base, name)); err != nil {
 			return "", nil, err
