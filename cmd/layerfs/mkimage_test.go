@@ -10,9 +10,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -266,7 +268,8 @@ func (m *imageMaker) writeDir(dir string) error {
 func (m *imageMaker) writeTar(out string, files map[string][]byte) error {
 	var buf bytes.Buffer
 	tw := tar.NewWriter(&buf)
-	for name, raw := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		raw := files[name]
 		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(raw))}); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	layerfs "github.com/layerfs/layerfs/fs"
 	"github.com/layerfs/layerfs/internal/control"
@@ -241,7 +242,7 @@ func notServed(reg *control.Registry, dir string) error {
 // prepare removes the dead mount that a killed process has left on the directory,
 // checks that it can be mounted on, and returns its path without symbolic links.
 func (o *mountOptions) prepare(reg *control.Registry) (string, error) {
-	if _, err := layerfs.CleanDead(o.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := cleanDead(resolveMountpoint(o.dir)); err != nil {
 		return "", err
 	}
 	dir, err := filepath.Abs(o.dir)
@@ -265,6 +266,24 @@ func (o *mountOptions) prepare(reg *control.Registry) (string, error) {
 		return "", fmt.Errorf("%s: %w; name a directory to mount on", o.dir, syscall.ENOTDIR)
 	}
 	return dir, o.checkEmpty(dir)
+}
+
+// cleanDead takes away mounts on dir whose server has died. The kernel answers stat,
+// and even ls, of such a mount from its cache; statfs always asks the server.
+func cleanDead(dir string) error {
+	for {
+		mounted, err := mountedHere(dir)
+		if err != nil || !mounted {
+			return err
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); !errors.Is(err, unix.ENOTCONN) {
+			return nil // it lives, or the next step says what is wrong
+		}
+		if err := unmountDir(dir, true); err != nil {
+			return fmt.Errorf("%s: the dead mount of a killed layerfs is in the way: %w", dir, err)
+		}
+	}
 }
 
 // checkEmpty keeps a mistyped DIR from hiding somebody's files.
