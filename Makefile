@@ -8,7 +8,7 @@ SHELL        := /bin/bash
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The tag drops the man-page generator of urfave/cli and its two modules.
 TAGS         := urfave_cli_no_docs
-LDFLAGS      := -X main.version=$(VERSION)
+LDFLAGS      := -s -w -X main.version=$(VERSION)
 PREFIX       ?= /usr/local
 FUZZTIME     ?= 30s
 # A test that hangs on a mount must not hang the machine.
