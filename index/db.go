@@ -49,20 +49,17 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 		return err
 	}
 	defer release()
-	b, err := bolt.Open(db.path, 0o600, &bolt.Options{ReadOnly: true, Timeout: db.timeout})
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(db.path); errors.Is(err, fs.ErrNotExist) {
 		return fn(&Tx{})
 	}
-	if err != nil {
-		return db.openError(err)
-	}
-	defer b.Close()
-	return b.View(func(tx *bolt.Tx) error {
-		root, err := rootOf(tx)
-		if err != nil {
-			return err
-		}
-		return fn(&Tx{root: root})
+	return db.use(&bolt.Options{ReadOnly: true}, func(b *bolt.DB) error {
+		return b.View(func(tx *bolt.Tx) error {
+			root, err := rootOf(tx)
+			if err != nil {
+				return err
+			}
+			return fn(&Tx{root: root})
+		})
 	})
 }
 
@@ -75,25 +72,19 @@ func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) er
 		return err
 	}
 	defer release()
-	b, err := bolt.Open(db.path, 0o600, &bolt.Options{Timeout: db.timeout, FreelistType: bolt.FreelistMapType})
-	if err != nil {
-		return db.openError(err)
-	}
-	err = b.Update(func(tx *bolt.Tx) error {
-		root, err := createRoot(tx)
-		if err != nil {
-			return err
-		}
-		t := &Tx{root: root}
-		if err := fn(t); err != nil {
-			return err
-		}
-		return t.bumpGeneration()
+	return db.use(&bolt.Options{FreelistType: bolt.FreelistMapType}, func(b *bolt.DB) error {
+		return b.Update(func(tx *bolt.Tx) error {
+			root, err := createRoot(tx)
+			if err != nil {
+				return err
+			}
+			t := &Tx{root: root}
+			if err := fn(t); err != nil {
+				return err
+			}
+			return t.bumpGeneration()
+		})
 	})
-	if cerr := b.Close(); err == nil && cerr != nil {
-		err = fmt.Errorf("index: %w", cerr)
-	}
-	return err
 }
 
 func (db *DB) openError(err error) error {
