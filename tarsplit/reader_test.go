@@ -2,11 +2,13 @@ package tarsplit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -246,6 +248,40 @@ func TestDamage(t *testing.T) {
 	check("longer", append(form.Bytes(), 0))
 }
 
+// TestDamagedGroups: groups whose checksums are right and whose records are not.
+func TestDamagedGroups(t *testing.T) {
+	group := func(sums byte, size uint64, records, raw string) []byte {
+		data := binary.LittleEndian.AppendUint64([]byte{sums}, size)
+		return wrapGroup(append(append(append(data, byte(len(records))), records...), raw...))
+	}
+	const raw1, raw3, body1, zeros2 = "\x04", "\x0c", "\x05", "\x0a"
+	for name, test := range map[string]struct {
+		form []byte
+		ok   bool
+	}{
+		"right":             {group(1, 6, raw3+body1+zeros2, "raw"), true},
+		"raw left over":     {group(1, 6, raw3+body1+zeros2, "rawx"), false},
+		"raw missing":       {group(1, 6, raw3+body1+zeros2, "ra"), false},
+		"sum left over":     {group(2, 6, raw3+body1+zeros2, "raw"), false},
+		"sum missing":       {group(0, 6, raw3+body1+zeros2, "raw"), false},
+		"longer than said":  {group(1, 5, raw3+body1+zeros2, "raw"), false},
+		"shorter than said": {group(1, 7, raw3+body1+zeros2, "raw"), false},
+		"unknown kind":      {group(0, 1, "\x07", ""), false},
+		"empty record":      {group(0, 1, raw1+"\x02", "r"), false},
+		"cut record":        {group(0, 1, "\x84", "r"), false},
+		"huge record":       {group(0, 1, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", ""), false},
+		"no records":        {group(0, 0, "", ""), false},
+	} {
+		r, err := Open(bytes.NewReader(test.form), int64(len(test.form)), nil)
+		if err == nil {
+			err = r.Verify()
+		}
+		if (err == nil) != test.ok || (err != nil && !errors.Is(err, ErrDamaged)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestFutureVersion(t *testing.T) {
 	var form bytes.Buffer
 	if err := NewWriter(&form).Close(); err != nil {
@@ -292,4 +328,54 @@ func TestErrorIsNotCached(t *testing.T) {
 	if _, err := r.ReadAt(p, 5); err != nil || string(p) != "text" {
 		t.Errorf("got %q, %v", p, err)
 	}
+}
+
+// members is an endless tar of small files.
+type members struct {
+	buf, rest []byte // a member, and what of it was not read
+	n         int
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	if len(m.rest) == 0 {
+		m.n++
+		strconv.AppendInt(m.buf[5:5], int64(1e9+m.n), 10)
+		setChecksum(m.buf[:blockSize])
+		m.rest = m.buf
+	}
+	n := copy(p, m.rest)
+	m.rest = m.rest[n:]
+	return n, nil
+}
+
+// TestMemory: neither the number of members nor what follows them needs memory,
+// and a member costs no allocation but its name.
+func TestMemory(t *testing.T) {
+	const count = 300000
+	src := &members{buf: withBody(rawHeader{typ: '0', name: "file-", magic: ustar}, "hello")}
+	s := NewSplitter(io.LimitReader(src, count*1024+100<<20), NewWriter(io.Discard))
+	put := func(r io.Reader, size int64) (Sum, error) {
+		var b [5]byte
+		_, err := io.ReadFull(r, b[:])
+		return Sum{b[0]}, err
+	}
+	before := heapBytes()
+	allocs := testing.AllocsPerRun(count, func() {
+		if _, err := s.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Body(put); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 2 { // the name, and the array of put
+		t.Errorf("got %v allocations for a member, want 2", allocs)
+	}
+	if err := s.Drain(func(r io.Reader, _ int64) (Sum, error) { _, err := io.Copy(io.Discard, r); return Sum{}, err }); err != nil {
+		t.Fatal(err)
+	}
+	if used := heapBytes() - before; used > 8<<20 {
+		t.Errorf("%d bytes of heap for %d members", used, count)
+	}
+	runtime.KeepAlive(s)
 }
