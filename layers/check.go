@@ -275,7 +275,7 @@ func walkTree(t *tree.Tree, dir tree.Ino, path string, fn func(path string, e tr
 		if err := fn(child, e); err != nil {
 			return err
 		}
-		if e.Kind == tree.KindDirectory {
+		if e.Kind == tree.KindDirectory && e.Ino > dir { // a damaged table could lead back up
 			if err := walkTree(t, e.Ino, child, fn); err != nil {
 				return err
 			}

@@ -254,24 +254,24 @@ func (l *Layer) bodyAt(body tree.Body, p []byte, off int64) error {
 
 // fillSparse reads the data extents that p overlaps and zeros the rest.
 func (l *Layer) fillSparse(ino tree.Ino, body tree.Body, p []byte, off int64) error {
-	extents, err := l.tree.Sparse(ino)
-	if err != nil {
-		return treeError(err)
-	}
-	clear(p)
-	var stored int64 // where the extent begins in the body
-	end := off + int64(len(p))
-	for _, e := range extents {
-		from, to := max(off, e.Offset), min(end, e.Offset+e.Length)
-		if from < to {
-			if err := l.bodyAt(body, p[from-off:to-off], stored+from-e.Offset); err != nil {
-				return err
-			}
+	for len(p) > 0 {
+		e, stored, ok, err := l.tree.SparseAt(ino, off)
+		if err != nil {
+			return treeError(err)
 		}
-		if e.Offset >= end {
-			break
+		if !ok || e.Offset >= off+int64(len(p)) {
+			clear(p)
+			return nil
 		}
-		stored += e.Length
+		if hole := e.Offset - off; hole > 0 {
+			clear(p[:hole])
+			p, off = p[hole:], e.Offset
+		}
+		n := min(e.Offset+e.Length-off, int64(len(p)))
+		if err := l.bodyAt(body, p[:n], stored+off-e.Offset); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
 	}
 	return nil
 }

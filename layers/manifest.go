@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -25,14 +26,18 @@ const (
 // 4 MiB, and a config grows with the history only.
 const maxDocument = 8 << 20
 
+// maxObjects limits the JSON objects in a manifest: two bytes of text become a
+// hundred in memory.
+const maxObjects = 100_000
+
 // maxLayers limits a stack. Kernels mount at most 500 overlay layers.
 const maxLayers = 4096
 
 // parseManifest reads an image manifest of OCI or docker schema 2.
 func parseManifest(raw []byte, desc ocispec.Descriptor) (ocispec.Manifest, error) {
 	var m ocispec.Manifest
-	if len(raw) > maxDocument {
-		return m, fmt.Errorf("%w: manifest of %d bytes", ErrInvalidImage, len(raw))
+	if len(raw) > maxDocument || bytes.Count(raw, []byte{'{'}) > maxObjects {
+		return m, fmt.Errorf("%w: manifest of %d bytes with %d objects", ErrInvalidImage, len(raw), bytes.Count(raw, []byte{'{'}))
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return m, fmt.Errorf("%w: manifest is no JSON document: %w", ErrInvalidImage, err)

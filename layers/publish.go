@@ -139,7 +139,7 @@ func (im *importer) resolveLinks(l *stagedLayer, below []DiffID, staged []*stage
 			}
 			stack = union.New(trees)
 		}
-		n, ok, err := stack.Resolve(target)
+		n, ok, err := stack.Follow(target)
 		if err != nil {
 			return err
 		}

@@ -1,28 +1,33 @@
 package archive
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
-// A layoutDir is an OCI layout in a directory. Files are opened relative to the
-// directory one component after the other and no link is followed, so nothing
-// outside can be reached, whatever the names and whoever changes it meanwhile.
+// A layoutDir is an OCI layout in a directory. Files are opened through an os.Root:
+// symbolic links are followed inside the directory, as published layouts have
+// them, and nothing outside can be reached, whatever the names and whoever changes
+// them meanwhile.
 type layoutDir struct {
-	root *os.File
+	root *os.Root
 	name string
 }
 
 // openLayoutDir opens the layout at path, which may itself be a link.
 func openLayoutDir(dir string) (*layoutDir, error) {
-	root, err := os.Open(dir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -54,55 +59,70 @@ func (d *layoutDir) check() error {
 
 // has says whether there is a file, of whatever kind.
 func (d *layoutDir) has(name string) bool {
-	var st unix.Stat_t
-	return unix.Fstatat(int(d.root.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	_, err := d.root.Lstat(name)
+	return err == nil
 }
 
 // open implements container.
 func (d *layoutDir) open(name string) (*file, error) {
-	f, err := d.openat(name)
+	f, size, err := d.openRegular(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.member(name), err)
 	}
+	if target, ok := placeholder(f, name, size); ok {
+		f.Close()
+		if f, size, err = d.openRegular(target); err != nil {
+			return nil, fmt.Errorf("%s: it stands for a symbolic link to %s: %w", d.member(name), target, err)
+		}
+	}
+	return &file{SectionReader: io.NewSectionReader(f, 0, size), closer: f}, nil
+}
+
+// openRegular opens a regular file. O_NONBLOCK keeps a FIFO from blocking the open.
+func (d *layoutDir) openRegular(name string) (*os.File, int64, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("it is %w in the layout", errMissing)
+	}
+	var errno unix.Errno
+	if err != nil && (!errors.As(err, &errno) || errno == unix.ELOOP) { // os does not export what it says then
+		return nil, 0, fmt.Errorf("%w: a symbolic link leads out of the layout (%w); copy the layout with `cp -rL`", ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w: it is no regular file", d.member(name), ErrUnsupported)
+		err = fmt.Errorf("%w: it is no regular file", ErrUnsupported)
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, 0, err
 	}
-	return &file{SectionReader: io.NewSectionReader(f, 0, fi.Size()), closer: f}, nil
+	return f, fi.Size(), nil
 }
 
-// openat walks to name. O_NONBLOCK keeps a FIFO from blocking the open.
-func (d *layoutDir) openat(name string) (*os.File, error) {
-	dir, parts := int(d.root.Fd()), strings.Split(name, "/")
-	for i, part := range parts {
-		flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-		if i < len(parts)-1 {
-			flags |= unix.O_DIRECTORY
-		}
-		fd, err := unix.Openat(dir, part, flags, 0)
-		for err == unix.EINTR {
-			fd, err = unix.Openat(dir, part, flags, 0)
-		}
-		if i > 0 {
-			unix.Close(dir)
-		}
-		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) && i < len(parts)-1 {
-			return nil, fmt.Errorf("%w: %s is a symbolic link or no directory, and links in a layout are not followed; copy it with `cp -rL`",
-				ErrUnsupported, path.Join(parts[:i+1]...))
-		}
-		if errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("it is %w in the layout", errMissing)
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path.Join(parts[:i+1]...), Err: err}
-		}
-		dir = fd
+// maxPlaceholder is the longest link target that is looked for.
+const maxPlaceholder = 255
+
+// placeholder recognises a blob that is in truth a symbolic link: where links
+// cannot be had, git and others check them out as files that hold the target.
+// Official images are published as such layouts. A file with the content that its
+// name promises is what it is; anything else is verified after it was read.
+func placeholder(f *os.File, name string, size int64) (target string, ok bool) {
+	dir, base := path.Split(name)
+	if !strings.HasPrefix(name, "blobs/") || size == 0 || size > maxPlaceholder {
+		return "", false
 	}
-	return os.NewFile(uintptr(dir), name), nil
+	text := make([]byte, size)
+	if _, err := f.ReadAt(text, 0); err != nil || !utf8.Valid(text) || bytes.ContainsAny(text, "\x00\n") {
+		return "", false
+	}
+	if digest.FromBytes(text).Encoded() == base {
+		return "", false
+	}
+	target = path.Join(dir, string(text))
+	return target, filepath.IsLocal(target)
 }
 
 // member implements container.

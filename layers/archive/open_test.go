@@ -161,13 +161,13 @@ func TestNotArchive(t *testing.T) {
 
 func TestNotLayout(t *testing.T) {
 	for want, members := range map[string][]member{
-		"neither":               {{name: "x"}},
-		"skopeo":                {{name: "manifest.json"}, {name: "version"}},
-		"unpacked":              {{name: "manifest.json"}},
-		"without index.json":    {{name: "oci-layout"}},
-		"not oci-layout":        {{name: "index.json"}},
-		"layout version":        {{name: "index.json"}, {name: "oci-layout", data: []byte(`{"imageLayoutVersion":"2.0.0"}`)}},
-		"links in a layout are": {{name: "index.json", link: "/etc/passwd"}, {name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)}},
+		"neither":            {{name: "x"}},
+		"skopeo":             {{name: "manifest.json"}, {name: "version"}},
+		"unpacked":           {{name: "manifest.json"}},
+		"without index.json": {{name: "oci-layout"}},
+		"not oci-layout":     {{name: "index.json"}},
+		"layout version":     {{name: "index.json"}, {name: "oci-layout", data: []byte(`{"imageLayoutVersion":"2.0.0"}`)}},
+		"out of the layout":  {{name: "index.json", link: "/etc/passwd"}, {name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)}},
 	} {
 		_, err := Open(unpackTo(t, t.TempDir(), members), nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -176,7 +176,8 @@ func TestNotLayout(t *testing.T) {
 	}
 }
 
-// Links of any component of a blob's path are refused, and so are FIFOs.
+// Links out of the layout are refused, whatever component they stand for, and so
+// are FIFOs.
 func TestLayoutLinks(t *testing.T) {
 	l := newLayout(t)
 	l.list(l.image(amd64, makeTar(t)), "a:1")
