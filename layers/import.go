@@ -116,7 +116,7 @@ func (im *importer) read(ctx context.Context, src Source, l *stagedLayer, p *pro
 		err = cerr
 	}
 	if err != nil {
-		return readError(ctx, err)
+		return readError(ctx, corrupt(err))
 	}
 	if err := v.finish(); err != nil {
 		return err
@@ -138,6 +138,14 @@ func foreign(mediaType string) bool {
 func readError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	return err
+}
+
+// corrupt marks what only a damaged source gives.
+func corrupt(err error) error {
+	if errors.Is(err, compress.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: its content is corrupt or ends early: %w", ErrVerification, err)
 	}
 	return err
 }

@@ -74,7 +74,7 @@ func (s *Store) importRootfs(ctx context.Context, r io.Reader, o *ImportOptions)
 		err = cerr
 	}
 	if err != nil {
-		return nil, readError(ctx, err)
+		return nil, readError(ctx, corrupt(err))
 	}
 	if in, err = describe(l, o); err != nil {
 		return nil, err

@@ -194,7 +194,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 					s.blobs[d] = b
 				}
 			}
-		}, nil},
+		}, ErrVerification},
 		"layer longer": {func(s *memSource) {
 			for d, b := range s.blobs {
 				s.blobs[d] = append(slices.Clone(b), 0)
@@ -204,7 +204,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 			for d, b := range s.blobs {
 				s.blobs[d] = b[:len(b)-1]
 			}
-		}, nil},
+		}, ErrVerification},
 		"manifest is no JSON": {func(s *memSource) {
 			s.manifest = []byte("{")
 			s.desc.Digest = digest.FromBytes(s.manifest)

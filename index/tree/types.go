@@ -21,7 +21,7 @@ const maxIno = math.MaxUint32 - 1
 type Kind uint8
 
 const (
-	KindUnset     Kind = iota
+	KindUnset     Kind = iota // no kind: nothing is there
 	KindRegular        // a regular file
 	KindDirectory      // a directory
 	KindSymlink        // a symbolic link
