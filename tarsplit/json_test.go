@@ -180,7 +180,7 @@ func TestJSONDamage(t *testing.T) {
 		`{"type":1,"name":"a","size":-1}`, `{"type":1,"name":"a","size":99999999999999999999}`, `{"type":1,"name":5,"size":1}`,
 		`{"type":1,"name":"a","size":5,"payload":"AAAAAAAAAAA="}`, `{"type":1,"name":"a","size":5,"payload":"AAAAAAAAAAAAAAAAAAA="}`,
 		`{"type":1,"name":"a","size":4,` + crc + `}`, `{"type":1,"name":"a","size":6,` + crc + `}`, `{"type":1,"name":"\x","size":5}`,
-		`{"type":1,"name_raw":"?","size":5}`, `{"type":2,"payload":"YQ=="}}`, `{"type":2 "payload":"YQ=="}`, `{"type":2,}`, `{"other":"` + strings.Repeat("x", 1<<20) + `"}`,
+		`{"type":2,"payload":"YQ==","Payload":"YQ=="}`, `{"type":1,"name_raw":"?","size":5}`, `{"type":2,"payload":"YQ=="}}`, `{"type":2 "payload":"YQ=="}`, `{"type":2,}`, `{"other":"` + strings.Repeat("x", 1<<20) + `"}`,
 	} {
 		if _, err := joinJSON([]byte(text), content); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%.60s: got %v, want ErrDamaged", text, err)

@@ -63,6 +63,7 @@ type jsonReader struct {
 	kind, size int64
 	name       string
 	crc        []byte
+	seen       [len(jsonKeys)]bool
 	text       []byte // scratch
 }
 
@@ -73,6 +74,7 @@ func (j *jsonReader) damaged(what string) error {
 // object reads the rest of an object.
 func (j *jsonReader) object() error {
 	j.kind, j.size, j.name, j.crc = 0, 0, "", nil
+	clear(j.seen[:])
 	for first := true; ; first = false {
 		c, err := j.inner()
 		if err != nil {
@@ -106,9 +108,32 @@ func (j *jsonReader) object() error {
 	return nil
 }
 
+// jsonKeys are the keys with a meaning.
+var jsonKeys = [...]string{"type", "name", "name_raw", "size", "payload"}
+
+// key reads a key, whose quote was read. As in encoding/json its case is of no
+// account; that it comes twice is an error here.
+func (j *jsonReader) key() (string, error) {
+	key, err := j.quoted(jsonKey)
+	if err != nil {
+		return "", err
+	}
+	for i, known := range jsonKeys {
+		if !strings.EqualFold(key, known) {
+			continue
+		}
+		if j.seen[i] {
+			return "", j.damaged("the key " + known + " twice")
+		}
+		j.seen[i] = true
+		return known, nil
+	}
+	return key, nil
+}
+
 // member reads a key, whose quote was read, and its value.
 func (j *jsonReader) member() error {
-	key, err := j.quoted(jsonKey)
+	key, err := j.key()
 	if err != nil {
 		return err
 	}
@@ -144,7 +169,7 @@ func (j *jsonReader) stringValue(key string) error {
 	}
 	switch key {
 	case "name":
-		if j.name == "" {
+		if j.name == "" { // name_raw goes first
 			j.name = value
 		}
 	case "name_raw":
@@ -155,54 +180,54 @@ func (j *jsonReader) stringValue(key string) error {
 		if len(raw) > 0 {
 			j.name = string(raw)
 		}
-	case "type", "size", "position":
-		return j.damaged(key + " is a string")
+	case "type", "size":
+		return j.damaged("its " + key + " is a string")
 	}
 	return nil
 }
 
 // scalar reads a number, true, false or null of which c was read.
 func (j *jsonReader) scalar(key string, c byte) error {
-	j.text = append(j.text[:0], c)
-	for {
-		c, err := j.in.ReadByte()
-		if err != nil {
-			return j.readError(err)
-		}
-		if strings.IndexByte(" \t\r\n,}", c) >= 0 {
-			_ = j.in.UnreadByte() // cannot fail after ReadByte
-			break
-		}
-		if len(j.text) == jsonScalar {
-			return j.damaged("a long number")
-		}
-		j.text = append(j.text, c)
+	if err := j.readScalar(c); err != nil {
+		return err
 	}
 	if string(j.text) == "null" {
 		return nil
 	}
 	switch key {
-	case "type":
+	case "type", "size":
 		n, ok := decimal(j.text)
 		if !ok || c == '+' {
-			return j.damaged("its type is no number")
+			return j.damaged("its " + key + " is no number")
 		}
-		j.kind = n
-		return nil
-	case "size":
-		n, ok := decimal(j.text)
-		if !ok || c == '+' {
-			return j.damaged("its size is no number")
+		if key == "type" {
+			j.kind = n
+		} else {
+			j.size = n
 		}
-		j.size = n
 		return nil
 	case "name", "name_raw", "payload":
-		return j.damaged(key + " is no string")
+		return j.damaged("its " + key + " is no string")
 	}
 	if !json.Valid(j.text) {
 		return j.damaged("a malformed value")
 	}
 	return nil
+}
+
+// readScalar reads up to the comma or brace behind a value into j.text.
+func (j *jsonReader) readScalar(c byte) error {
+	for j.text = j.text[:0]; strings.IndexByte(" \t\r\n,}", c) < 0; {
+		if len(j.text) == jsonScalar {
+			return j.damaged("a long number")
+		}
+		j.text = append(j.text, c)
+		var err error
+		if c, err = j.in.ReadByte(); err != nil {
+			return j.readError(err)
+		}
+	}
+	return j.in.UnreadByte()
 }
 
 // payload reads a string of base64 whose quote was read: the bytes of a segment,
