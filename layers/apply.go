@@ -36,7 +36,8 @@ func apply(b *tree.Builder, h *tarsplit.Header, sum tree.Sum) error {
 	if hidden(dir) {
 		return nil // inside a directory that is itself layer metadata
 	}
-	if strings.HasPrefix(base, whiteoutPrefix) && base != aufsLinks && dir != aufsLinks {
+	links := dir == aufsLinks || path == aufsLinks && h.Type == '5'
+	if strings.HasPrefix(base, whiteoutPrefix) && !links {
 		return applyWhiteout(b, dir, base)
 	}
 	return applyEntry(b, h, path, sum)
@@ -76,6 +77,7 @@ func applyEntry(b *tree.Builder, h *tarsplit.Header, path string, sum tree.Sum) 
 		if len(h.Linkname) > maxSymlink || h.Linkname == "" || strings.IndexByte(h.Linkname, 0) >= 0 {
 			return fmt.Errorf("%w: symbolic link with a target of %d bytes, or with a NUL in it", ErrInvalidLayer, len(h.Linkname))
 		}
+		meta.Mode = 0o777 // Linux has no other mode for them (symlink(7))
 		return b.Symlink(path, h.Linkname, meta)
 	case '1':
 		target, err := cleanPath(h.Linkname)
@@ -108,8 +110,9 @@ func metaOf(h *tarsplit.Header) (tree.Meta, error) {
 		Mode: uint32(h.Mode) & 0o7777, UID: uint32(h.UID), GID: uint32(h.GID),
 		MtimeSec: h.MtimeSec, MtimeNsec: uint32(h.MtimeNsec),
 	}
+	// Only files and directories can have attributes of the user (xattr(7)).
 	for _, x := range h.Xattrs {
-		if !privateXattr(x.Name) {
+		if !privateXattr(x.Name) && (!strings.HasPrefix(x.Name, "user.") || h.IsRegular() || h.Type == '5') {
 			m.Xattrs = append(m.Xattrs, tree.Xattr{Name: x.Name, Value: x.Value})
 		}
 	}

@@ -103,12 +103,15 @@ func (im *importer) read(ctx context.Context, src Source, l *stagedLayer, p *pro
 		return err
 	}
 	defer rc.Close()
-	// An uncompressed blob is hashed once, for the DiffID.
+	// An uncompressed blob is hashed once, for the DiffID, and what it holds is the
+	// tar, whatever it begins with.
 	plain := l.desc.Digest == digest.Digest(l.diffID)
 	v := newVerifier(&meter{ctx: ctx, r: rc, p: p}, l.desc, !plain)
-	tar, _, err := compress.Detect(v)
-	if err != nil {
-		return err
+	tar := io.NopCloser(io.Reader(v))
+	if !plain {
+		if tar, _, err = compress.Detect(v); err != nil {
+			return corrupt(err)
+		}
 	}
 	tar = compress.Pipe(tar)
 	err = im.split(l, tar)

@@ -365,6 +365,35 @@ func TestAufsLinks(t *testing.T) {
 	}
 }
 
+// TestLinuxRules loads what a tar can say and no Linux file system can hold.
+func TestLinuxRules(t *testing.T) {
+	s := newStore(t)
+	sl := symlink("sl", "target")
+	sl.Mode = 0o644
+	sl.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "1"}
+	img := load(t, s, image(t, archive(t, sl, file(".wh..wh.plnk", "no directory"))), "x")
+	l, err := s.OpenLayer(img.DiffIDs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	e, ok, err := l.Tree().Lookup(0, []byte("sl"))
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if a, err := l.Tree().Attr(e.Ino); err != nil || a.Mode != 0o777 || a.HasXattrs {
+		t.Errorf("the symbolic link has %+v, %v; want mode 0777 and no attributes", a, err)
+	}
+	if _, names, _ := l.Tree().Dir(0); names != 1 {
+		t.Errorf("%d names in the root, want 1", names)
+	}
+	for _, bad := range [][]byte{archive(t, link("b", "missing")), archive(t, file(".wh.", "")), archive(t, link("b", "../../.wh.x"))} {
+		if _, err := s.Load(t.Context(), image(t, bad), nil); !errors.Is(err, ErrInvalidLayer) {
+			t.Errorf("got %v, want ErrInvalidLayer", err)
+		}
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	s := newStore(t)
 	_, err := s.Load(t.Context(), image(t, archive(t, file("zeros", strings.Repeat("\x00", 1<<20)))), &LoadOptions{MaxBytes: 1 << 19})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -134,14 +135,23 @@ func load(ctx context.Context, o *loadOptions, st *layers.Store) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 	images, err := o.choose(a)
 	if err != nil {
-		return fmt.Errorf("%s: %w", inputName(o.input), err)
+		return o.named(err)
 	}
 	for _, img := range images {
 		if err := o.loadOne(ctx, st, img); err != nil {
-			return fmt.Errorf("%s: %w", inputName(o.input), err)
+			return o.named(err)
 		}
 	}
 	return nil
+}
+
+// named says which input an error is about, unless the error does: those of the
+// archive itself name the member too.
+func (o *loadOptions) named(err error) error {
+	if strings.Contains(err.Error(), inputName(o.input)) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", inputName(o.input), err)
 }
 
 func inputName(input string) string {

@@ -134,7 +134,8 @@ func (b *Builder) count() {
 		}
 		p.names++
 		if e.white {
-			n.flags |= flagOpaque
+			// Not only hidden but gone: this is another directory.
+			n.flags = n.flags&^flagImplied | flagOpaque
 		}
 	}
 }

@@ -243,6 +243,9 @@ func (m *model) nlinks() (map[*mnode]uint32, Stats) {
 			st.Dirs++
 			links[n] += 2
 			links[n.parent]++
+			if e.white {
+				n.implied = false
+			}
 			if n.opaque || e.white {
 				st.Opaques++
 			}

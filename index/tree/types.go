@@ -22,15 +22,15 @@ type Kind uint8
 
 const (
 	KindUnset     Kind = iota // no kind: nothing is there
-	KindRegular        // a regular file
-	KindDirectory      // a directory
-	KindSymlink        // a symbolic link
-	KindChar           // a character device
-	KindBlock          // a block device
-	KindFIFO           // a named pipe
-	KindSocket         // a socket; tar has none, other sources may
-	KindWhiteout       // the name is deleted in the layers below
-	KindLink           // a hard link to a file of a lower layer
+	KindRegular               // a regular file
+	KindDirectory             // a directory
+	KindSymlink               // a symbolic link
+	KindChar                  // a character device
+	KindBlock                 // a block device
+	KindFIFO                  // a named pipe
+	KindSocket                // a socket; tar has none, other sources may
+	KindWhiteout              // the name is deleted in the layers below
+	KindLink                  // a hard link to a file of a lower layer
 )
 
 var kindNames = [...]string{

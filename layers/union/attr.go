@@ -42,7 +42,55 @@ func (s *Stack) giver(ch *chain) (contrib, tree.Attr, error) {
 			return c, a, err
 		}
 	}
-	return ch.first, first, nil
+	return s.beneath(ch, first)
+}
+
+// beneath finds the attributes of a directory that no contributor lists and whose
+// lowest one is opaque: that hides the content of the directory below it, but the
+// directory is still the one that was there.
+func (s *Stack) beneath(ch *chain, first tree.Attr) (contrib, tree.Attr, error) {
+	last := ch.at(ch.len() - 1)
+	a, err := s.layers[last.layer].Attr(last.ino)
+	if err != nil || !a.Opaque || last.layer == 0 {
+		return ch.first, first, err
+	}
+	path, hidden, err := pathOf(s.layers[last.layer], last.ino)
+	if err != nil || hidden {
+		return ch.first, first, err
+	}
+	below := New(s.layers[:last.layer])
+	n, ok, err := below.Resolve(path)
+	if err != nil || !ok || n.Kind != tree.KindDirectory {
+		return ch.first, first, err
+	}
+	lower, err := below.chain(below.DirID(n))
+	if err != nil {
+		return ch.first, first, err
+	}
+	c, a, err := below.giver(&lower)
+	if err != nil || a.Implied {
+		return ch.first, first, err
+	}
+	a.Nlink = first.Nlink
+	return c, a, nil
+}
+
+// pathOf returns the path of a directory in its layer, and whether one above it is
+// opaque, so that nothing was there before.
+func pathOf(t *tree.Tree, dir tree.Ino) (path string, hidden bool, err error) {
+	for dir != 0 {
+		parent, name, err := t.Parent(dir)
+		if err != nil {
+			return "", false, err
+		}
+		a, err := t.Attr(parent)
+		if err != nil {
+			return "", false, err
+		}
+		hidden = hidden || a.Opaque
+		path, dir = string(name)+"/"+path, parent
+	}
+	return path, hidden, nil
 }
 
 // Meta returns the inode that gives a file its attributes and extended

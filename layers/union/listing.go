@@ -123,7 +123,9 @@ func (l *Listing) Attr(i int) (name []byte, n Node, a tree.Attr, err error) {
 	if d.Kind == tree.KindDirectory && !merged {
 		n = Node{Layer: int(layer), Ino: d.Ino, Kind: d.Kind}
 		a, err = l.s.layers[layer].Attr(d.Ino)
-		return d.Name, n, a, err
+		if err != nil || !a.Implied || !a.Opaque {
+			return d.Name, n, a, err
+		}
 	}
 	if n, err = l.node(&d, layer); err == nil {
 		a, err = l.s.Attr(n)

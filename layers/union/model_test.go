@@ -145,8 +145,12 @@ func (m *model) directory(p string, n Node) {
 		}
 		return
 	}
+	giver := n
+	if a.Implied && old != nil && old.node.Kind == tree.KindDirectory && !m.attr(old.giver).Implied {
+		giver = old.giver // opaque hides what the directory holds, not the directory
+	}
 	m.remove(p)
-	m.files[p] = &mfile{node: n, giver: n, parts: 1}
+	m.files[p] = &mfile{node: n, giver: giver, parts: 1}
 }
 
 // follow resolves a path from directory dir, following symlinks on the way.
@@ -207,6 +211,8 @@ func (m *model) wantAttr(p string) tree.Attr {
 		a.Nlink += m.extra[f.node]
 	case p == "" || f.parts > 1:
 		a.Nlink = 1
+	default:
+		a.Nlink = m.attr(f.node).Nlink
 	}
 	return a
 }

@@ -73,6 +73,9 @@ func (s *Stack) parentOf(c contrib, ino tree.Ino) (DirID, error) {
 // Resolve finds a path. It follows no symbolic links: one on the way ends the
 // search without a result, as a file does.
 func (s *Stack) Resolve(path string) (Node, bool, error) {
+	if len(s.layers) == 0 {
+		return Node{}, false, nil
+	}
 	n := s.Root()
 	for part := range strings.SplitSeq(path, "/") {
 		if part == "" || part == "." {
@@ -98,6 +101,9 @@ const maxHops = 40
 // on the way are followed, the last name is not. It finds what the target of a
 // hard link means.
 func (s *Stack) Follow(path string) (Node, bool, error) {
+	if len(s.layers) == 0 {
+		return Node{}, false, nil
+	}
 	dirs := []Node{s.Root()} // the directories on the way, for ".."
 	for hops := 0; ; {
 		part, rest, more := strings.Cut(path, "/")
