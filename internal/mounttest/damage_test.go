@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -62,6 +63,67 @@ func TestDamagedArchives(t *testing.T) {
 			s.checkClean()
 		})
 	}
+}
+
+// TestDamagedLayout puts into a layout what its names do not promise: other bytes,
+// fewer of them, none, and links that lead out of it.
+func TestDamagedLayout(t *testing.T) {
+	good := filepath.Join(testenv.Shared(t), "images/alpine.zstd3.oci")
+	blobs, err := filepath.Glob(filepath.Join(good, "blobs/sha256/*"))
+	if err != nil || len(blobs) != 3 {
+		t.Fatalf("%q %v", blobs, err)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	s := newStore(t, nil)
+	s.load("-i", archiveOf(t, newTar().file("good", "1")))
+	before := s.snapshot()
+	for what, change := range map[string]func(name string, data []byte) error{
+		"another byte": func(name string, data []byte) error {
+			data[len(data)/2] ^= 1
+			return os.WriteFile(name, data, 0o600)
+		},
+		"truncated": func(name string, data []byte) error { return os.WriteFile(name, data[:len(data)-1], 0o600) },
+		"longer":    func(name string, data []byte) error { return os.WriteFile(name, append(data, 0), 0o600) },
+		"missing":   func(name string, _ []byte) error { return os.Remove(name) },
+		"symlink out": func(name string, data []byte) error {
+			if err := os.WriteFile(secret, data, 0o600); err != nil {
+				return err
+			}
+			return errors.Join(os.Remove(name), os.Symlink(secret, name))
+		},
+		"text that names a file outside": func(name string, data []byte) error {
+			if err := os.WriteFile(secret, data, 0o600); err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(filepath.Dir(name), secret)
+			return errors.Join(err, os.WriteFile(name, []byte(rel), 0o600))
+		},
+	} {
+		for i, blob := range blobs {
+			t.Run(fmt.Sprintf("%s/%d", what, i), func(t *testing.T) {
+				s.t = t
+				layout := filepath.Join(t.TempDir(), "layout")
+				copyTree(t, good, layout)
+				data, err := os.ReadFile(blob)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := change(filepath.Join(layout, "blobs/sha256", filepath.Base(blob)), data); err != nil {
+					t.Fatal(err)
+				}
+				r := s.run("load", "-q", "-i", layout)
+				if what == "symlink out" && r.code == 0 {
+					s.ok("rmi", "--force", "alpine:3.20")
+					s.ok("gc")
+					t.Skip("a symlink of the owner's own layout is followed, and verified")
+				}
+				r.refused(t, 1, 3, 5)
+				s.unchanged(before)
+			})
+		}
+	}
+	s.t = t
+	s.checkClean()
 }
 
 // TestWrongDiffID: the config promises another layer than there is.

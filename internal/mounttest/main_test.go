@@ -170,8 +170,9 @@ func (s *store) mountAt(dir string, flags ...string) {
 			s.t.Errorf("umount: %v", r)
 			testenv.Detach(dir)
 		}
-		// The lock that umount waits for goes a moment before the process.
-		for range 200 {
+		// The lock that umount waits for goes before the process, which has to let
+		// go of what it mapped.
+		for range 1000 {
 			if !alive(pid) {
 				return
 			}

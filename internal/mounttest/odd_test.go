@@ -149,9 +149,3 @@ func leaked(s *treetest.Snapshot) []string {
 	}
 	return lines
 }
-
-// TestDamagedLayout loads a layout whose blobs are not what their names say.
-func TestDamagedLayout(t *testing.T) {
-	s := newStore(t, nil)
-	s.run("load", "-q", "-i", filepath.Join(testenv.Shared(t), "images/busybox-official.oci")).refused(t, 5, 1)
-}

@@ -76,10 +76,9 @@ func archives(t testing.TB) []string {
 	return list
 }
 
-// intact returns a layout in which blobs that are symlinks, and that a checkout
-// turned into text files with the target, have their content again. (As one is
-// among the shared images; that layerfs refuses such a layout is a test of its
-// own.)
+// intact returns a layout in which blobs that were symlinks, and that a checkout
+// turned into text files with the target, have their content again: one of the
+// shared images is so.
 func intact(t testing.TB, name string) string {
 	t.Helper()
 	blobs, err := filepath.Glob(filepath.Join(name, "blobs/sha256/*"))
@@ -123,8 +122,7 @@ func TestOracle(t *testing.T) {
 	testenv.Require(t, "root", "fuse", "overlayfs")
 	for _, name := range archives(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			name := intact(t, name)
-			images, err := treetest.ReadArchive(name, t.TempDir())
+			images, err := treetest.ReadArchive(intact(t, name), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

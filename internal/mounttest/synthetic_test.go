@@ -149,16 +149,6 @@ var synthetic = []struct {
 		}
 		return list
 	}},
-	{"many entries", func() []*tarball {
-		low, up := newTar(), newTar()
-		for i := range 100_000 {
-			low.file(fmt.Sprintf("dir/file-%06d", i), "")
-			if i%10 == 0 {
-				up.file(fmt.Sprintf("dir/.wh.file-%06d", i), "")
-			}
-		}
-		return []*tarball{low, up}
-	}},
 	{"empty layers", func() []*tarball {
 		return []*tarball{newTar(), newTar().file("a", "1"), newTar().dir(".", 0o700)}
 	}},

@@ -174,6 +174,51 @@ func TestDeepTree(t *testing.T) {
 	}
 }
 
+// TestManyEntries has 100,000 names in one directory, a tenth of them deleted by a
+// second layer.
+func TestManyEntries(t *testing.T) {
+	testenv.Require(t, "fuse")
+	low, up := newTar(), newTar()
+	want := map[string]bool{}
+	for i := range 100_000 {
+		name := fmt.Sprintf("file-%06d", i)
+		low.file("dir/"+name, "")
+		if want[name] = i%10 != 0; !want[name] {
+			up.file("dir/.wh."+name, "")
+		}
+	}
+	up.file("dir/new", "")
+	want["new"] = true
+	archive, img := imageOf(t, layersOf(low, up)...)
+	s := newStore(t, nil)
+	name := s.load("-i", archive)
+	mnt := s.mount()
+	dir := filepath.Join(imageDir(mnt, name), "rootfs/dir")
+	for range 2 {
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) != 90_001 {
+			t.Fatalf("%d names, want 90001", len(list))
+		}
+		for _, e := range list {
+			if !want[e.Name()] {
+				t.Fatalf("%s is listed", e.Name())
+			}
+		}
+	}
+	for name, there := range want {
+		if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != there {
+			t.Fatalf("lstat %s: %v, want it there: %v", name, err, there)
+		}
+	}
+	for _, id := range img.DiffIDs {
+		compareLayer(t, s, mnt, id, nil)
+	}
+	s.checkClean()
+}
+
 // TestSparse unpacks what GNU tar packs of a file with holes, in each of the
 // forms that it knows, and compares with the file.
 func TestSparse(t *testing.T) {

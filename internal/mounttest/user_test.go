@@ -16,8 +16,7 @@ func TestOracleAsUser(t *testing.T) {
 	testenv.Require(t, "root", "fuse", "overlayfs", "fusermount3")
 	account := testenv.User(t)
 	for _, name := range archives(t) {
-		name = intact(t, name)
-		images, err := treetest.ReadArchive(name, t.TempDir())
+		images, err := treetest.ReadArchive(intact(t, name), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
