@@ -28,6 +28,7 @@ type fileSystem struct {
 
 	snap     atomic.Pointer[snapshot]
 	status   statusFiles
+	mapped   mappings
 	backing  *passthrough // nil without the option
 	reported reported
 }
@@ -193,6 +194,11 @@ func (f *fileSystem) readFile(l *layer, i tree.Ino, buf []byte, off int64) ([]by
 	}
 	if data, ok := o.Bytes(i, off, int64(len(buf))); ok {
 		return data, 0
+	}
+	if len(buf) >= mappedRead {
+		if data, ok := f.mapped.bytes(o, nodeID(kindFile, l.slot, uint32(i)), i, off, int64(len(buf))); ok {
+			return data, 0
+		}
 	}
 	n, err := o.ReadAt(i, buf, off)
 	if err != nil && err != io.EOF {

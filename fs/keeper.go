@@ -28,8 +28,10 @@ func (s *Server) tick(ctx context.Context) {
 		case <-t.C:
 			s.keep.Lock()
 			missed := s.missed
+			s.prune.lockedTick(s)
 			s.sweepLocked()
 			s.keep.Unlock()
+			s.fs.mapped.drop(false, s.conn.Quiesce)
 			if missed {
 				s.reload(ctx)
 			}
@@ -119,33 +121,13 @@ func (s *Server) sweepLocked() {
 	}
 	// From here on no request works with an older snapshot: what it has counted is counted.
 	s.conn.Quiesce()
-	var views []*view
-	for _, v := range snap.goneViews {
-		if v.lookups.Load() <= 0 {
-			views = append(views, v)
-		}
-	}
-	used := map[*layer]bool{}
-	for _, v := range snap.views {
-		if slices.Contains(views, v) {
-			continue
-		}
-		for _, l := range v.image.layers {
-			used[l] = true
-		}
-	}
-	var gone []*layer
-	for _, l := range snap.goneLayers {
-		if !used[l] && l.lookups.Load() <= 0 {
-			gone = append(gone, l)
-		}
-	}
+	views, gone := snap.forgotten()
 	if len(views)+len(gone) == 0 {
 		return
 	}
 	s.fs.snap.Store(snap.without(views, gone))
 	s.conn.Quiesce() // now nobody can reach them
-	for _, l := range gone {
+	for l := range gone {
 		s.closeLayer(l)
 	}
 }
@@ -165,6 +147,7 @@ func (s *Server) closeLayer(l *layer) {
 
 // closeLayers closes everything. Preconditions: no worker runs.
 func (s *Server) closeLayers() {
+	s.fs.mapped.drop(true, func() {})
 	for _, l := range s.fs.snap.Load().layers {
 		s.closeLayer(l)
 	}

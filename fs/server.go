@@ -25,6 +25,7 @@ type Server struct {
 
 	keep     sync.Mutex // held while the snapshot is replaced
 	missed   bool       // a change could not be read; guarded by keep
+	prune    pruner     // guarded by keep
 	stop     context.CancelFunc
 	keepers  sync.WaitGroup
 	finished chan struct{} // closed when nothing of the server runs any more
@@ -143,6 +144,9 @@ func (s *Server) attach(set *settings) error {
 	}
 	if err := s.conn.Start(); err != nil {
 		return errors.Join(err, mount.Unmount(s.dir, true), s.conn.Close())
+	}
+	if err := s.conn.Probe(s.dir); err != nil {
+		set.log.Debug("the kernel may send POLL", "error", err)
 	}
 	var ok bool
 	if s.minor, ok = mount.Device(s.dir); ok && os.Geteuid() == 0 {

@@ -178,7 +178,12 @@ func (b *builder) addDirs(now time.Time) {
 	repos := b.repos()
 	for _, v := range b.named {
 		d := repos[v.dir]
-		v.parent = d.node
+		if v.parent != d.node {
+			moved := *v // requests may be looking at v
+			moved.parent = d.node
+			v = &moved
+			b.s.views[v.slot] = v
+		}
 		d.entries = append(d.entries, entry{v.base, nodeID(kindViewObject, v.slot, viewTop), syscall.S_IFDIR})
 		d.time = later(d.time, v.created)
 	}
@@ -271,20 +276,38 @@ func (s *snapshot) viewAt(node uint64) *view {
 	return s.views[slot]
 }
 
-// without returns the snapshot less the lingering views and layers given, or itself when there are none.
-func (s *snapshot) without(views []*view, ls []*layer) *snapshot {
-	if len(views) == 0 && len(ls) == 0 {
-		return s
+// forgotten returns the lingering views of which the kernel remembers nothing, and the lingering layers of which that
+// is true and that no other view needs. Preconditions: no request works with an older snapshot.
+func (s *snapshot) forgotten() (map[*view]bool, map[*layer]bool) {
+	views, gone := map[*view]bool{}, map[*layer]bool{}
+	for _, v := range s.goneViews {
+		if v.lookups.Load() <= 0 {
+			views[v] = true
+		}
 	}
+	for _, l := range s.goneLayers {
+		if l.lookups.Load() <= 0 {
+			gone[l] = true
+		}
+	}
+	for _, v := range s.views {
+		if views[v] {
+			continue
+		}
+		for _, l := range v.image.layers {
+			delete(gone, l)
+		}
+	}
+	return views, gone
+}
+
+// without returns the snapshot less lingering views and layers.
+func (s *snapshot) without(views map[*view]bool, gone map[*layer]bool) *snapshot {
 	n := *s
 	n.views, n.layers = maps.Clone(s.views), maps.Clone(s.layers)
-	for _, v := range views {
-		delete(n.views, v.slot)
-	}
-	for _, l := range ls {
-		delete(n.layers, l.slot)
-	}
-	n.goneViews = slices.DeleteFunc(slices.Clone(s.goneViews), func(v *view) bool { return slices.Contains(views, v) })
-	n.goneLayers = slices.DeleteFunc(slices.Clone(s.goneLayers), func(l *layer) bool { return slices.Contains(ls, l) })
+	maps.DeleteFunc(n.views, func(_ uint32, v *view) bool { return views[v] })
+	maps.DeleteFunc(n.layers, func(_ uint32, l *layer) bool { return gone[l] })
+	n.goneViews = slices.DeleteFunc(slices.Clone(s.goneViews), func(v *view) bool { return views[v] })
+	n.goneLayers = slices.DeleteFunc(slices.Clone(s.goneLayers), func(l *layer) bool { return gone[l] })
 	return &n
 }

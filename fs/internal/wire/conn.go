@@ -46,6 +46,7 @@ type Conn struct {
 
 	init    []byte // the INIT message as the kernel sent it
 	panics  atomic.Uint64
+	probe   prober
 	started sync.Once
 	done    chan struct{}
 	err     error // why the workers ended; valid after done

@@ -30,6 +30,9 @@ func mountToy(t testing.TB, y *toy, o Options) (string, *Conn) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Probe(dir); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := mount.Unmount(dir, true); err != nil {
 			t.Error(err)
@@ -73,6 +76,12 @@ func TestMounted(t *testing.T) {
 	got, err := os.ReadFile(filepath.Join(dir, "d7", "f400"))
 	if err != nil || !bytes.Equal(got, y.content) {
 		t.Errorf("read: %d bytes, %v", len(got), err)
+	}
+	if n := c.Counts()["poll"]; n != 1 {
+		t.Errorf("%d polls", n)
+	}
+	if _, err := os.Stat(filepath.Join(dir, probeName)); !os.IsNotExist(err) {
+		t.Errorf("the probe is still there: %v", err)
 	}
 	before := fmt.Sprint(c.Counts())
 	if _, err := os.Stat(filepath.Join(dir, "d7", "none")); !os.IsNotExist(err) {

@@ -36,6 +36,18 @@ func (c *Conn) NotifyInode(node uint64) error {
 	return c.notify(&m, fuse.NOTIFY_INVAL_INODE, int(unsafe.Sizeof(*e)), nil)
 }
 
+// NotifyPrune makes the kernel forget nodes that nobody uses, which it would otherwise keep until it needs memory. It is
+// no error when it knows nothing of them. Kernels before protocol 7.45 (Linux 6.18) return EINVAL.
+func (c *Conn) NotifyPrune(nodes []uint64) error {
+	if len(nodes) == 0 {
+		return nil
+	}
+	m := notification{}
+	e := (*fuse.NotifyPruneOut)(unsafe.Pointer(&m.body[0]))
+	*e = fuse.NotifyPruneOut{Count: uint32(len(nodes))}
+	return c.notify(&m, fuse.NOTIFY_PRUNE, int(unsafe.Sizeof(*e)), unsafe.Slice((*byte)(unsafe.Pointer(&nodes[0])), 8*len(nodes)))
+}
+
 // NotifyResend asks the kernel to send again what it has sent and got no answer to, after a process took over.
 func (c *Conn) NotifyResend() error {
 	return c.notify(&notification{}, fuse.NOTIFY_RESEND, 0, nil)

@@ -30,13 +30,13 @@ var refusals = [opCount]syscall.Errno{
 	OpFsync:      syscall.ENOSYS,
 	OpFsyncdir:   syscall.ENOSYS,
 	OpIoctl:      syscall.ENOTTY,
+	OpPoll:       syscall.ENOSYS,
 	OpInterrupt:  syscall.ENOSYS, // "do not send these": see fuse_dev_do_write, FUSE_INT_REQ_BIT
 
 	31: syscall.ENOSYS, // GETLK, SETLK, SETLKW: locks stay in the kernel
 	32: syscall.ENOSYS,
 	33: syscall.ENOSYS,
 	37: syscall.ENOSYS, // BMAP
-	40: syscall.ENOSYS, // POLL
 	47: syscall.ENOSYS, // COPY_FILE_RANGE
 	48: syscall.ENOSYS, // SETUPMAPPING
 	49: syscall.ENOSYS, // REMOVEMAPPING
@@ -53,7 +53,7 @@ var opNames = [opCount]string{
 	OpFsync: "fsync", OpSetxattr: "setxattr", OpGetxattr: "getxattr", OpListxattr: "listxattr",
 	OpRemovexattr: "removexattr", OpFlush: "flush", OpInit: "init", OpOpendir: "opendir", OpReaddir: "readdir",
 	OpReleasedir: "releasedir", OpFsyncdir: "fsyncdir", OpAccess: "access", OpCreate: "create",
-	OpInterrupt: "interrupt", OpDestroy: "destroy", OpIoctl: "ioctl", OpNotifyReply: "notify_reply",
+	OpInterrupt: "interrupt", OpDestroy: "destroy", OpIoctl: "ioctl", OpPoll: "poll", OpNotifyReply: "notify_reply",
 	OpBatchForget: "batch_forget", OpFallocate: "fallocate", OpReaddirplus: "readdirplus", OpRename2: "rename2",
 	OpLseek: "lseek", OpTmpfile: "tmpfile",
 }

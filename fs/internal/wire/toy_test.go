@@ -36,13 +36,6 @@ func (t *toy) attr(node uint64, a *fuse.Attr) syscall.Errno {
 	return 0
 }
 
-func (t *toy) child(parent uint64, i int) (uint64, string) {
-	if parent == 1 {
-		return uint64(2 + i), "d" + strconv.Itoa(i)
-	}
-	return 1<<32 | (parent-2)<<16 | uint64(i), "f" + strconv.Itoa(i)
-}
-
 func (t *toy) Lookup(parent uint64, name []byte, out *fuse.EntryOut) syscall.Errno {
 	out.EntryValid = forever
 	if parent == 0 || parent > uint64(t.count())+1 {

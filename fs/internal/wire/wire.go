@@ -42,6 +42,7 @@ const (
 	OpInterrupt   = 36
 	OpDestroy     = 38
 	OpIoctl       = 39
+	OpPoll        = 40
 	OpNotifyReply = 41
 	OpBatchForget = 42
 	OpFallocate   = 43
@@ -59,6 +60,7 @@ const (
 	outHeaderSize = int(unsafe.Sizeof(fuse.OutHeader{}))
 	entryOutSize  = int(unsafe.Sizeof(fuse.EntryOut{}))
 	attrOutSize   = int(unsafe.Sizeof(fuse.AttrOut{}))
+	openOutSize   = int(unsafe.Sizeof(fuse.OpenOut{}))
 	readInSize    = int(unsafe.Sizeof(fuse.ReadIn{}))
 	getattrInSize = int(unsafe.Sizeof(fuse.GetAttrIn{}))
 	xattrInSize   = int(unsafe.Sizeof(fuse.GetXAttrIn{}))

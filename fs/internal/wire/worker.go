@@ -36,6 +36,22 @@ func aligned(n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), n)
 }
 
+// Answer answers one message as a worker does, but without a kernel, and returns the bytes of the answer; nil where the
+// kernel expects none. It is for tests; what in says must not be true of a kernel at the same time.
+func (c *Conn) Answer(in []byte) []byte {
+	if len(in) < inHeaderSize {
+		return nil
+	}
+	w := c.workers[0]
+	copied := aligned(len(in))
+	copy(copied, in)
+	head, tail := w.answer(copied)
+	if head == nil {
+		return nil
+	}
+	return append(append([]byte(nil), head...), tail...)
+}
+
 // run answers requests until the file system is unmounted or the connection is broken.
 func (w *worker) run() error {
 	runtime.LockOSThread()
@@ -137,6 +153,10 @@ const noReply = -1
 // dispatch puts the body of the answer behind the header in w.out and returns its length; tail is a body that lies
 // elsewhere.
 func (w *worker) dispatch(h *fuse.InHeader, in []byte) (n int, tail []byte, errno syscall.Errno) {
+	if w.c.probe.answers(h, in) {
+		n, errno = w.c.probe.answer(w, h)
+		return n, nil, errno
+	}
 	switch h.Opcode {
 	case OpLookup:
 		n, errno = w.lookup(h, in)
@@ -198,6 +218,19 @@ func (w *worker) rare(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) 
 	return n - outHeaderSize, nil, 0
 }
 
+// The body of an answer, as what it is.
+func (w *worker) entryOut() *fuse.EntryOut {
+	return (*fuse.EntryOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+}
+
+func (w *worker) attrOut() *fuse.AttrOut {
+	return (*fuse.AttrOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+}
+
+func (w *worker) openOut() *fuse.OpenOut {
+	return (*fuse.OpenOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+}
+
 // name returns the bytes up to the first zero from offset at on.
 func name(in []byte, at int) ([]byte, bool) {
 	if at > len(in) {
@@ -216,7 +249,7 @@ func (w *worker) lookup(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
 	if !ok {
 		return 0, syscall.EINVAL
 	}
-	out := (*fuse.EntryOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+	out := w.entryOut()
 	*out = fuse.EntryOut{}
 	return entryOutSize, w.c.handler.Lookup(h.NodeId, name, out)
 }
@@ -225,7 +258,7 @@ func (w *worker) getattr(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
 	if len(in) < getattrInSize {
 		return 0, syscall.EINVAL
 	}
-	out := (*fuse.AttrOut)(unsafe.Pointer(&w.out[outHeaderSize]))
+	out := w.attrOut()
 	*out = fuse.AttrOut{}
 	return attrOutSize, w.c.handler.GetAttr(h.NodeId, out)
 }
