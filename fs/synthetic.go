@@ -126,8 +126,9 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 			f.own(out, syscall.S_IFREG|0o444, l.about.Load().Size, l.created)
 			return 0
 		case layerInfo:
-			f.own(out, syscall.S_IFREG|0o444, int64(len(l.about.Load().Info)), l.created)
-			return 0
+			text, err := l.about.Load().Info()
+			f.own(out, syscall.S_IFREG|0o444, int64(len(text)), l.created)
+			return f.errno(err)
 		}
 	}
 	return syscall.ESTALE
@@ -195,7 +196,8 @@ func (f *fileSystem) readView(v *view, number uint32, buf []byte, off int64) ([]
 func (f *fileSystem) readLayer(l *layer, number uint32, buf []byte, off int64) ([]byte, syscall.Errno) {
 	switch number {
 	case layerInfo:
-		return readText(l.about.Load().Info, buf, off), 0
+		text, err := l.about.Load().Info()
+		return readText(text, buf, off), f.errno(err)
 	case layerTar:
 		return f.readTar(l, buf, off)
 	}

@@ -33,8 +33,8 @@ func dumpBucket(w io.Writer, b *bolt.Bucket, indent string) error {
 }
 
 func printable(p []byte) string {
-	if len(p) > headLen && p[headLen] == '{' {
-		return fmt.Sprintf("%x %s", p[:headLen], p[headLen:])
+	if _, text, err := splitHead(nil, nil, p); err == nil && len(text) > 0 && text[0] == '{' {
+		return fmt.Sprintf("%x %s", p[:len(p)-len(text)], text)
 	}
 	if utf8.Valid(p) && len(p) > 0 && p[0] >= ' ' {
 		return string(p)

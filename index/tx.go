@@ -53,10 +53,11 @@ func (tx *Tx) get(bucket []byte, key string, v any) error {
 
 // decode decodes the JSON text of a record, which follows its head.
 func decode(bucket, key, raw []byte, v any) error {
-	if len(raw) < headLen {
-		return fmt.Errorf("%w: record %s/%s of %d bytes", ErrDamaged, bucket, key, len(raw))
+	_, text, err := splitHead(bucket, key, raw)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(raw[headLen:], v); err != nil {
+	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, key, err)
 	}
 	return nil

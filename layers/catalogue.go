@@ -2,9 +2,9 @@ package layers
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,8 +27,8 @@ type Catalogue struct {
 type CatalogueName struct {
 	Name     string // normalized
 	Slot     uint32
-	Image    int // index in Catalogue.Images
-	Manifest ocispec.Descriptor
+	Image    int                // index in Catalogue.Images
+	Manifest ocispec.Descriptor // without media type
 	Created  time.Time
 }
 
@@ -37,9 +37,9 @@ type CatalogueImage struct {
 	ID       digest.Digest
 	Slot     uint32
 	Loaded   time.Time
-	Layers   []int // indexes in Catalogue.Layers, bottom first
-	Config   ocispec.Descriptor
-	Manifest ocispec.Descriptor // the first that it came in with
+	Layers   []int              // indexes in Catalogue.Layers, bottom first
+	Config   ocispec.Descriptor // without media type
+	Manifest ocispec.Descriptor // the first that it came in with, without media type
 }
 
 // A CatalogueLayer is a layer in a Catalogue.
@@ -48,7 +48,17 @@ type CatalogueLayer struct {
 	Slot    uint32
 	Size    int64 // bytes of the uncompressed tar
 	Created time.Time
-	Info    []byte // the text of info.json
+	record  index.Raw
+}
+
+// Info returns the text of info.json: the record of the layer.
+func (l *CatalogueLayer) Info() ([]byte, error) {
+	rec, err := l.record.DecodeLayer()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(rec, "", "  ")
+	return append(text, '\n'), err
 }
 
 // Catalogue returns the newest picture of the store.
@@ -71,34 +81,28 @@ func (s *Store) Catalogue(ctx context.Context) (*Catalogue, error) {
 }
 
 func (c *Catalogue) addLayers(tx *index.Tx) error {
-	return tx.EachLayer(func(l index.Layer) error {
-		info, err := json.MarshalIndent(l, "", "  ")
-		if err != nil {
-			return err
-		}
-		c.Layers = append(c.Layers, CatalogueLayer{
-			DiffID: DiffID(l.DiffID), Slot: l.Slot, Size: l.Size, Created: l.Created, Info: append(info, '\n'),
-		})
+	return tx.EachRawLayer(func(l index.Raw) error {
+		c.Layers = append(c.Layers, CatalogueLayer{DiffID: DiffID(l.Digest()), Slot: l.Slot, Size: l.Size, Created: l.Time, record: l})
 		return nil
 	})
 }
 
 func (c *Catalogue) addImages(tx *index.Tx) error {
-	return tx.EachImage(func(img index.Image) error {
-		if len(img.Manifests) == 0 {
-			return fmt.Errorf("%w: image %s has no manifest", ErrDamaged, img.ID)
-		}
+	places := make(map[index.Sum]int, len(c.Layers))
+	for i := range c.Layers {
+		places[sumOf(digest.Digest(c.Layers[i].DiffID))] = i
+	}
+	return tx.EachRawImage(func(img index.Raw) error {
 		out := CatalogueImage{
-			ID: img.ID, Slot: img.Slot, Loaded: img.Loaded, Config: img.Config, Manifest: img.Manifests[0].Descriptor,
+			ID: img.Digest(), Slot: img.Slot, Loaded: img.Time, Layers: make([]int, len(img.Layers)),
+			Config: ocispec.Descriptor{Digest: img.Digest(), Size: img.Size}, Manifest: descriptor(img.Manifest, img.ManifestSize),
 		}
-		for _, d := range img.Layers {
-			i, ok := slices.BinarySearchFunc(c.Layers, d, func(l CatalogueLayer, d digest.Digest) int {
-				return compareStrings(string(l.DiffID), string(d))
-			})
+		for i, sum := range img.Layers {
+			place, ok := places[sum]
 			if !ok {
-				return fmt.Errorf("%w: image %s: layer %s is missing", ErrDamaged, img.ID, d)
+				return fmt.Errorf("%w: image %s: layer %x is missing", ErrDamaged, out.ID, sum)
 			}
-			out.Layers = append(out.Layers, i)
+			out.Layers[i] = place
 		}
 		c.Images = append(c.Images, out)
 		return nil
@@ -106,24 +110,23 @@ func (c *Catalogue) addImages(tx *index.Tx) error {
 }
 
 func (c *Catalogue) addNames(tx *index.Tx) error {
-	return tx.EachName(func(n index.Name) error {
-		i, ok := slices.BinarySearchFunc(c.Images, n.Image, func(img CatalogueImage, d digest.Digest) int {
-			return compareStrings(string(img.ID), string(d))
-		})
+	places := make(map[index.Sum]int, len(c.Images))
+	for i := range c.Images {
+		places[sumOf(c.Images[i].ID)] = i
+	}
+	return tx.EachRawName(func(n index.Raw) error {
+		place, ok := places[n.Image]
 		if !ok {
-			return fmt.Errorf("%w: name %s: image %s is missing", ErrDamaged, n.Name, n.Image)
+			return fmt.Errorf("%w: name %s: image %x is missing", ErrDamaged, n.Key, n.Image)
 		}
-		c.Names = append(c.Names, CatalogueName{Name: n.Name, Slot: n.Slot, Image: i, Manifest: n.Manifest, Created: n.Created})
+		c.Names = append(c.Names, CatalogueName{
+			Name: n.Key, Slot: n.Slot, Image: place, Created: n.Time, Manifest: descriptor(n.Manifest, n.ManifestSize),
+		})
 		return nil
 	})
 }
 
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+func descriptor(sum index.Sum, size int64) ocispec.Descriptor {
+	d := digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
+	return ocispec.Descriptor{Digest: d, Size: size}
 }

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -46,18 +47,11 @@ func parseDigest(s string) (digest.Digest, error) {
 	return d, nil
 }
 
+// sumOf returns the bytes of a digest that parseDigest has accepted, or that the
+// index gave.
 func sumOf(d digest.Digest) (sum [32]byte) {
-	decodeHex(sum[:], d.Encoded())
+	_, _ = hex.Decode(sum[:], []byte(d.Encoded()))
 	return sum
-}
-
-// decodeHex decodes a string that parseDigest has accepted.
-func decodeHex(dst []byte, s string) {
-	const digits = "0123456789abcdef"
-	for i := range dst {
-		hi, lo := strings.IndexByte(digits, s[2*i]), strings.IndexByte(digits, s[2*i+1])
-		dst[i] = byte(hi<<4 | lo)
-	}
 }
 
 func isHex(s string) bool {
