@@ -59,7 +59,7 @@ func (b *bench) again() error {
 }
 
 // countRequests walks a tree that is known to the kernel and counts what reaches
-// the server, by operation, without what reading the counter itself costs. Inodes
+// the server, without what reading the counter itself costs. Inodes
 // that the kernel forgets meanwhile are no requests of the walk. The programs find
 // and ls ask a few things once per run that no kernel remembers: fstatfs, and for
 // access lists until the answer tells them that there are none.
@@ -73,29 +73,44 @@ func (b *bench) countRequests(mnt, rootfs string) error {
 		{"requests of a second find, all in all", 4, func() (sample, error) { return b.script(find, rootfs) }},
 		{"requests of a second ls -lR, all in all", 4, func() (sample, error) { return b.script(lslR, rootfs) }},
 	} {
-		var counts [3]map[string]int64
-		for i := range counts {
-			if i == 2 {
-				if _, err := c.walk(); err != nil {
-					return err
-				}
-			}
-			var err error
-			if counts[i], err = requests(mnt); err != nil {
+		sum := int64(-1)
+		// The least of some: the kernel may drop a page or an inode in between.
+		for range 5 {
+			n, err := extraRequests(mnt, c.walk)
+			if err != nil {
 				return err
 			}
-		}
-		var sum int64
-		for op, n := range counts[2] {
-			more := (n - counts[1][op]) - (counts[1][op] - counts[0][op])
-			if op = strings.ToUpper(op); more > 0 && !strings.Contains(op, "FORGET") {
-				b.progress("  %s: %d %s", c.what, more, op)
-				sum += more
+			if sum < 0 || n < sum {
+				sum = n
 			}
 		}
 		b.bound(c.what, float64(sum), c.target, number, 0)
 	}
 	return nil
+}
+
+// extraRequests counts the requests of a walk.
+func extraRequests(mnt string, walk func() (sample, error)) (int64, error) {
+	var counts [3]map[string]int64
+	for i := range counts {
+		if i == 2 {
+			if _, err := walk(); err != nil {
+				return 0, err
+			}
+		}
+		var err error
+		if counts[i], err = requests(mnt); err != nil {
+			return 0, err
+		}
+	}
+	var sum int64
+	for op, n := range counts[2] {
+		more := (n - counts[1][op]) - (counts[1][op] - counts[0][op])
+		if !strings.Contains(strings.ToUpper(op), "FORGET") {
+			sum += max(0, more)
+		}
+	}
+	return sum, nil
 }
 
 // requests returns the counters of a mount.
