@@ -147,7 +147,7 @@ func readError(ctx context.Context, err error) error {
 
 // corrupt marks what only a damaged source gives.
 func corrupt(err error) error {
-	if errors.Is(err, compress.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, compress.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrInvalidLayer) {
 		return fmt.Errorf("%w: its content is corrupt or ends early: %w", ErrVerification, err)
 	}
 	return err
