@@ -44,6 +44,11 @@ func (s *Server) tick(ctx context.Context) {
 func (s *Server) reload(ctx context.Context) {
 	s.keep.Lock()
 	defer s.keep.Unlock()
+	// Most transactions only add bodies, which nobody sees.
+	if n, err := s.fs.store.Generation(ctx); err == nil && n == s.fs.snap.Load().generation {
+		s.missed = false
+		return
+	}
 	c, err := s.fs.store.Catalogue(ctx)
 	s.missed = err != nil
 	if err != nil {

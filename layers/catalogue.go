@@ -61,6 +61,17 @@ func (l *CatalogueLayer) Info() ([]byte, error) {
 	return append(text, '\n'), err
 }
 
+// Generation returns the generation that Catalogue would return now; finding it out
+// costs much less.
+func (s *Store) Generation(ctx context.Context) (uint64, error) {
+	var n uint64
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		n = tx.Generation()
+		return nil
+	})
+	return n, err
+}
+
 // Catalogue returns the newest picture of the store.
 func (s *Store) Catalogue(ctx context.Context) (*Catalogue, error) {
 	var c *Catalogue
