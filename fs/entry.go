@@ -136,6 +136,9 @@ func (f *fileSystem) lookupView(v *view, number uint32, name []byte, out *fuse.E
 		out.EntryValid = forever
 		return 0
 	}
+	if n.Kind != tree.KindDirectory {
+		f.walker.lookedUp()
+	}
 	a, err := st.Attr(n)
 	if err != nil {
 		return f.errno(err)

@@ -31,6 +31,7 @@ type fileSystem struct {
 	mapped   mappings
 	backing  *passthrough // nil without the option
 	reported reported
+	walker   walker
 }
 
 // Lookup implements wire.Handler.

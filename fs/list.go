@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/layerfs/layerfs/fs/internal/wire"
+	"github.com/layerfs/layerfs/index/tree"
 	"github.com/layerfs/layerfs/layers/union"
 )
 
@@ -17,13 +18,13 @@ var dot, dotdot = []byte("."), []byte("..")
 // room. The kernel wants no attributes for them.
 func dots(out *wire.Dir, self, parent uint64) bool {
 	if out.Offset == 0 {
-		if !addDot(out, dot, self, 1) {
+		if !addName(out, dot, self, syscall.S_IFDIR, 1) {
 			return false
 		}
 		out.Offset = 1
 	}
 	if out.Offset == 1 {
-		if !addDot(out, dotdot, parent, 2) {
+		if !addName(out, dotdot, parent, syscall.S_IFDIR, 2) {
 			return false
 		}
 		out.Offset = 2
@@ -31,11 +32,12 @@ func dots(out *wire.Dir, self, parent uint64) bool {
 	return true
 }
 
-func addDot(out *wire.Dir, name []byte, node, offset uint64) bool {
+// addName adds an entry without attributes.
+func addName(out *wire.Dir, name []byte, node uint64, mode uint32, offset uint64) bool {
 	if out.Plus {
-		return out.AddPlus(name, node, syscall.S_IFDIR, offset) != nil
+		return out.AddPlus(name, node, mode, offset) != nil
 	}
-	return out.Add(name, node, syscall.S_IFDIR, offset)
+	return out.Add(name, node, mode, offset)
 }
 
 // list lists a directory that is not part of an image.
@@ -81,6 +83,8 @@ func (f *fileSystem) listView(v *view, number uint32, out *wire.Dir) syscall.Err
 	if err != nil {
 		return f.errno(err)
 	}
+	lean := f.walker.lean(out, l.Len())
+	node := nodeID(kindViewDir, v.slot, number)
 	if out.Offset < dotCount {
 		parent := nodeID(kindViewObject, v.slot, viewTop)
 		if id != st.root {
@@ -90,7 +94,7 @@ func (f *fileSystem) listView(v *view, number uint32, out *wire.Dir) syscall.Err
 			}
 			parent = v.dirNode(st, up)
 		}
-		self := f.shown(nodeID(kindViewDir, v.slot, number))
+		self := f.shown(node)
 		if self == rootID {
 			parent = f.root
 		}
@@ -99,7 +103,7 @@ func (f *fileSystem) listView(v *view, number uint32, out *wire.Dir) syscall.Err
 		}
 	}
 	for i := out.Offset - dotCount; i < uint64(l.Len()); i++ {
-		more, err := f.addFile(v, st, l, int(i), out)
+		more, err := f.addFile(v, st, l, int(i), lean, out)
 		if err != nil {
 			return f.listError(out, err)
 		}
@@ -119,16 +123,19 @@ func (f *fileSystem) listError(out *wire.Dir, err error) syscall.Errno {
 	return f.errno(err)
 }
 
-// addFile adds name i of a listing; false means that there is no more room.
-func (f *fileSystem) addFile(v *view, st *stack, l *union.Listing, i int, out *wire.Dir) (bool, error) {
+// addFile adds name i of a listing, when lean only directories with attributes; false
+// means that there is no more room.
+func (f *fileSystem) addFile(v *view, st *stack, l *union.Listing, i int, lean bool, out *wire.Dir) (bool, error) {
 	offset := uint64(i) + dotCount + 1
-	if !out.Plus {
+	if !out.Plus || lean {
 		name, n, err := l.At(i)
 		if err != nil {
 			return false, err
 		}
 		node, _ := v.node(st, n)
-		return out.Add(name, node, typeMode[n.Kind], offset), nil
+		if !out.Plus || n.Kind != tree.KindDirectory {
+			return addName(out, name, node, typeMode[n.Kind], offset), nil
+		}
 	}
 	name, n, a, err := l.Attr(i)
 	if err != nil {

@@ -84,8 +84,8 @@ func mountOptions(o Options) *fuse.MountOptions {
 		IDMappedMount:            o.IDMapped,
 		Options:                  []string{"default_permissions"},
 		Logger:                   log.New(io.Discard, "", 0),
-		ExtraCapabilities: fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HAS_RESEND |
-			fuse.CAP_HAS_EXPIRE_ONLY,
+		// READDIRPLUS without _AUTO: the handler knows better which entries deserve attributes.
+		ExtraCapabilities: fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HAS_RESEND | fuse.CAP_HAS_EXPIRE_ONLY,
 	}
 	if !o.Passthrough {
 		// Negotiated but unused it would still cost a level of file system stacking.
