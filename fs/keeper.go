@@ -133,8 +133,10 @@ func (s *Server) sweepLocked() {
 	s.fs.snap.Store(snap.without(views, gone))
 	s.conn.Quiesce() // now nobody can reach them
 	for l := range gone {
+		s.fs.mapped.retire(l)
 		s.closeLayer(l)
 	}
+	s.fs.mapped.drop(false, s.conn.Quiesce)
 }
 
 // closeLayer closes a layer that no request can reach.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ import (
 const (
 	mappedRead = 64 << 10 // reads from this size on, which only sequential readers cause
 	maxMapped  = 32       // files
+
+	mappedPiece = 2 << 20 // mapped at a time, a multiple of the page size
 )
 
 // mappings are the files that are mapped, the one used last at the end.
@@ -31,21 +34,39 @@ type mapping struct {
 	data []byte
 }
 
-// bytes returns n bytes of a file at off out of its mapping; false when the file is not one that is mapped.
+// bytes returns n bytes of a file at off out of its mapping, valid until the request is over; false when the file is not
+// one that is mapped.
 func (m *mappings) bytes(o *layers.Layer, node uint64, i tree.Ino, off, n int64) ([]byte, bool) {
+	data, ok := m.get(o, node, i)
+	if !ok || off >= int64(len(data)) {
+		return nil, false
+	}
+	ahead(data, off, n)
+	return data[off:min(off+n, int64(len(data)))], true
+}
+
+// get returns the mapping of a file, which it makes when there is none.
+func (m *mappings) get(o *layers.Layer, node uint64, i tree.Ino) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	data, ok := m.find(node)
 	if !ok {
-		if data, ok = mapBody(o, i); !ok {
-			return nil, false
+		if data, ok = mapBody(o, i); ok {
+			m.add(mapping{node, data})
 		}
-		m.add(mapping{node, data})
 	}
-	if off >= int64(len(data)) {
-		return nil, false
+	return data, ok
+}
+
+// ahead has the kernel read and map the piece of a file that a read of n bytes at off begins, in one go: page by page,
+// as the copy needs them, takes longer. Whoever reads a file from end to end begins every piece.
+func ahead(data []byte, off, n int64) {
+	if off%mappedPiece >= n {
+		return
 	}
-	return data[off:min(off+n, int64(len(data)))], true
+	from := off - off%mappedPiece
+	// An error, such as from a kernel before 5.14, leaves the work to the copy.
+	_ = unix.Madvise(data[from:min(from+mappedPiece, int64(len(data)))], unix.MADV_POPULATE_READ)
 }
 
 func (m *mappings) find(node uint64) ([]byte, bool) {
@@ -82,6 +103,19 @@ func mapBody(o *layers.Layer, i tree.Ino) ([]byte, bool) {
 	}
 	data, err := unix.Mmap(int(file.Fd()), 0, int(a.Size), unix.PROT_READ, unix.MAP_SHARED)
 	return data, err == nil
+}
+
+// retire gives up the files of a layer that is let go: mapped, they would keep their place on the disk.
+func (m *mappings) retire(l *layer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = slices.DeleteFunc(m.list, func(x mapping) bool {
+		_, slot, _ := splitID(x.node)
+		if slot == l.slot {
+			m.retired = append(m.retired, x.data)
+		}
+		return slot == l.slot
+	})
 }
 
 // drop unmaps what was retired, and with all everything. quiesce returns when every request that has begun is done.
