@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -67,11 +66,13 @@ func diff(ctx context.Context, o *diffOptions, st *layers.Store) (err error) {
 		return err
 	}
 	return writeOutput(o.output, o.out, func(w io.Writer) error {
-		v := &verifyWriter{w: &ctxWriter{ctx, w}, hash: sha256.New()}
-		if _, err := tar.WriteTo(v); err != nil {
-			return err
+		v := newVerifyWriter(&ctxWriter{ctx, w})
+		_, err := tar.WriteTo(v)
+		got := v.sum()
+		if err == nil && got != digest.Digest(d) {
+			err = fmt.Errorf("%w: the tar came out with the digest %s, not %s; run layerfs check", layers.ErrDamaged, got, d)
 		}
-		return v.verify(d)
+		return err
 	})
 }
 
@@ -90,34 +91,58 @@ func findLayer(ctx context.Context, st *layers.Store, item string) (layers.DiffI
 	return layers.DiffID(img.Layers[len(img.Layers)-1]), nil
 }
 
-// A verifyWriter hashes what it writes, at the same time where that pays.
+// A verifyWriter hashes what it writes in a goroutine of its own: a second core
+// takes as long for it as the first for the writing.
 type verifyWriter struct {
-	w    io.Writer
-	hash hash.Hash
+	w      io.Writer
+	chunk  []byte
+	full   chan []byte // to the hasher
+	free   chan []byte // back from it
+	result chan digest.Digest
 }
 
-func (v *verifyWriter) Write(p []byte) (int, error) {
-	const worthwhile = 32 << 10
-	if len(p) < worthwhile {
-		v.hash.Write(p)
-		return v.w.Write(p)
+const (
+	hashChunk = 256 << 10
+	hashAhead = 8 // chunks that the writing may be ahead
+)
+
+func newVerifyWriter(w io.Writer) *verifyWriter {
+	v := &verifyWriter{
+		w: w, chunk: make([]byte, 0, hashChunk),
+		full: make(chan []byte, hashAhead), free: make(chan []byte, hashAhead+1), result: make(chan digest.Digest, 1),
 	}
-	hashed := make(chan struct{})
+	for range hashAhead {
+		v.free <- make([]byte, 0, hashChunk)
+	}
 	go func() {
-		v.hash.Write(p)
-		close(hashed)
+		h := sha256.New()
+		for p := range v.full {
+			h.Write(p)
+			v.free <- p[:0]
+		}
+		v.result <- digest.NewDigest(digest.SHA256, h)
 	}()
-	n, err := v.w.Write(p)
-	<-hashed
-	return n, err
+	return v
 }
 
-// verify compares what was written with what was asked for.
-func (v *verifyWriter) verify(d layers.DiffID) error {
-	if got := digest.NewDigest(digest.SHA256, v.hash); got != digest.Digest(d) {
-		return fmt.Errorf("%w: the tar came out with the digest %s, not %s; run layerfs check", layers.ErrDamaged, got, d)
+// Write hands a copy to the hasher, because p is the caller's again afterwards.
+func (v *verifyWriter) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), hashChunk-len(v.chunk))
+		v.chunk, rest = append(v.chunk, rest[:n]...), rest[n:]
+		if len(v.chunk) == hashChunk {
+			v.full <- v.chunk
+			v.chunk = <-v.free
+		}
 	}
-	return nil
+	return v.w.Write(p)
+}
+
+// sum ends the hasher and returns the digest of all that was written.
+func (v *verifyWriter) sum() digest.Digest {
+	v.full <- v.chunk
+	close(v.full)
+	return <-v.result
 }
 
 // A ctxWriter stops when the context ends.
