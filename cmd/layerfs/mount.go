@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -203,7 +204,11 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	}
 	defer func() { err = errors.Join(err, claim.Release()) }()
 	o.fs.Logger = e.logger()
+	layerfs.Tune()
+	// Nothing is garbage yet; somebody waits for the mount.
+	percent := debug.SetGCPercent(-1)
 	server, err := o.start(st, dir)
+	debug.SetGCPercent(percent)
 	if err != nil {
 		return err
 	}
