@@ -116,6 +116,9 @@ type Removed struct {
 	// Deferred says that the space is left to a later collection, because imports
 	// are running.
 	Deferred bool `json:"deferred"`
+	// InUse are layers that somebody, such as a mount, still has open. A collection
+	// after he has let go frees their space.
+	InUse []DiffID `json:"in_use"`
 }
 
 // Remove removes what was named: a name and, with the last name of it, the image;
@@ -153,7 +156,7 @@ func (s *Store) Remove(ctx context.Context, nameOrID string, o *RemoveOptions) (
 	if err != nil {
 		return out, fmt.Errorf("the image is removed, but its space is not yet free: %w; run `layerfs gc`", err)
 	}
-	out.Freed = c.Bytes
+	out.Freed, out.InUse = c.Bytes, c.InUse
 	return out, nil
 }
 

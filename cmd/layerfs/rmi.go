@@ -92,4 +92,7 @@ func (o *rmiOptions) print(r *layers.Removed) {
 	if r.Deferred {
 		fmt.Fprintln(o.out, "The space is freed by the next `layerfs gc`, because images are being loaded")
 	}
+	if n := len(r.InUse); n > 0 {
+		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %d layers; `layerfs gc` frees their space later\n", n)
+	}
 }
