@@ -93,6 +93,6 @@ func (o *rmiOptions) print(r *layers.Removed) {
 		fmt.Fprintln(o.out, "The space is freed by the next `layerfs gc`, because images are being loaded")
 	}
 	if n := len(r.InUse); n > 0 {
-		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %d layers; `layerfs gc` frees their space later\n", n)
+		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %s; `layerfs gc` frees the space later\n", count(int64(n), "layer"))
 	}
 }
