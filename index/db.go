@@ -124,7 +124,7 @@ func createRoot(tx *bolt.Tx) (*bolt.Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	for _, name := range [][]byte{bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies} {
+	for _, name := range [][]byte{bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies, bucketContainers, bucketContainerNames} {
 		if _, err := root.CreateBucketIfNotExists(name); err != nil {
 			return nil, fmt.Errorf("index: %w", err)
 		}

@@ -16,13 +16,13 @@ import (
 // is zero.
 type Head struct {
 	Slot         uint32
-	Time         time.Time // Name.Created, Image.Loaded, Layer.Created
+	Time         time.Time // Name.Created, Image.Loaded, Layer.Created, Container.Created
 	Bytes        int64     // of a layer: Layer.Bytes
 	Size         int64     // of a layer: Layer.Size; of an image: the size of its config
-	Image        Sum       // of a name: the ID of its image
+	Image        Sum       // of a name, of a container: the ID of its image
 	Manifest     Sum       // of a name: its manifest; of an image: the first manifest
 	ManifestSize int64
-	Layers       []Sum // of an image: the DiffIDs, bottom first
+	Layers       []Sum // of an image, of a container: the DiffIDs, bottom first
 }
 
 // headLen is the length of an encoded head without its layers: slot, time in

@@ -65,6 +65,15 @@ func sample(tx *Tx) error {
 	if err := tx.PutName(Name{Name: "docker.io/library/x:1", Image: config, Manifest: manifest, Slot: slot, Created: epoch}); err != nil {
 		return err
 	}
+	if slot, err = tx.NextContainerSlot(); err != nil {
+		return err
+	}
+	if err := tx.PutContainer(Container{
+		ID: strings.Repeat("c0", 32), Slot: slot, Names: []string{"web"}, Image: config, ImageName: "docker.io/library/x:1",
+		Layers: []digest.Digest{layer}, Labels: map[string]string{"tier": "front"}, Created: epoch,
+	}); err != nil {
+		return err
+	}
 	_, err = tx.AddBody(Sum{1, 2, 3}, Body{Pack: 7, Offset: 4096, Size: 5})
 	return err
 }

@@ -28,7 +28,7 @@ const MaxSlot = 1<<26 - 1
 // was given to.
 type Tx struct {
 	root    *bolt.Bucket // nil: the index does not exist yet and is read as empty
-	visible bool         // names, images or layers were changed
+	visible bool         // names, images, layers or containers were changed
 }
 
 func (tx *Tx) bucket(name []byte) *bolt.Bucket {
@@ -181,7 +181,7 @@ func (tx *Tx) DeleteLayer(diffID digest.Digest) error {
 // EachLayer calls fn for every layer in the order of their DiffIDs.
 func (tx *Tx) EachLayer(fn func(Layer) error) error { return each(tx, bucketLayers, fn) }
 
-// Generation counts the committed changes of names, images and layers.
+// Generation counts the committed changes of names, images, layers and containers.
 func (tx *Tx) Generation() uint64 { return tx.counter(keyGeneration) }
 
 func (tx *Tx) bumpGeneration() error {
