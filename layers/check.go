@@ -283,16 +283,3 @@ func walkTree(t *tree.Tree, dir tree.Ino, path string, fn func(path string, e tr
 	}
 	return nil
 }
-
-// A ctxWriter stops writing when its context ends.
-type ctxWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (w *ctxWriter) Write(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return w.w.Write(p)
-}

@@ -12,21 +12,39 @@ const (
 
 var joinBuffers = sync.Pool{New: func() any { return new([joinBuffer]byte) }}
 
+// A Swapper is a writer that goes on reading what it was given after it has
+// returned, for example to hash it on another core. Reader.WriteTo then lends it
+// whole buffers instead of having them copied, and what it gives to Write stays
+// valid until WriteTo returns.
+type Swapper interface {
+	io.Writer
+	// Swap writes full and returns a buffer of the same capacity to go on with.
+	// full is the writer's until he returns it from a later Swap.
+	Swap(full []byte) (empty []byte, err error)
+}
+
 // A joiner collects small pieces of the stream and writes large ones.
 type joiner struct {
 	r       *Reader
 	w       io.Writer
-	buf     []byte // of joinBuffer bytes
-	n       int    // used of it
+	swap    Swapper // w, if it is one
+	buf     []byte  // of joinBuffer bytes
+	n       int     // used of it
 	written int64
 }
 
 // WriteTo writes the whole stream to w, in pieces of 1 MiB or less. Bodies that
-// are a [BytesBody] and not small are written without copying them.
+// are a [BytesBody] and not small are written without copying them. A [Swapper] is
+// lent the buffers.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	buf := joinBuffers.Get().(*[joinBuffer]byte)
-	defer joinBuffers.Put(buf)
-	j := &joiner{r: r, w: w, buf: buf[:]}
+	j := &joiner{r: r, w: w}
+	if j.swap, _ = w.(Swapper); j.swap != nil {
+		j.buf = make([]byte, joinBuffer) // may be the writer's at the end
+	} else {
+		buf := joinBuffers.Get().(*[joinBuffer]byte)
+		defer joinBuffers.Put(buf)
+		j.buf = buf[:]
+	}
 	err := r.eachGroup(j.group)
 	if err == nil {
 		err = j.flush()
@@ -125,7 +143,16 @@ func (j *joiner) flush() error {
 	}
 	p := j.buf[:j.n]
 	j.n = 0
-	return j.write(p)
+	if j.swap == nil {
+		return j.write(p)
+	}
+	empty, err := j.swap.Swap(p)
+	if err != nil {
+		return err
+	}
+	j.written += int64(len(p))
+	j.buf = empty[:cap(empty)]
+	return nil
 }
 
 func (j *joiner) write(p []byte) error {
