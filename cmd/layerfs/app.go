@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/layers"
 )
 
@@ -19,7 +20,8 @@ import (
 type env struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
-	root, runroot  string
+	conf           *config.Config
+	confErr        error // why the configuration could not be read
 	logLevel       slog.Level
 	logJSON        bool
 }
@@ -64,13 +66,7 @@ func newApp(e *env) *cli.App {
 }
 
 func globalFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "root", Usage: "`DIR` of the store", EnvVars: []string{"LAYERFS_ROOT"}, DefaultText: "/var/lib/layerfs, or for a user $XDG_DATA_HOME/layerfs"},
-		&cli.StringFlag{Name: "runroot", Usage: "`DIR` for the records of mounts", EnvVars: []string{"LAYERFS_RUNROOT"}, DefaultText: "/run/layerfs, or for a user $XDG_RUNTIME_DIR/layerfs"},
-		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the messages: debug, info, warn or error", Value: "warn"},
-		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of the messages: text or json", Value: "text"},
-		cli.HelpFlag, // the library leaves it out when there is a verb "help"
-	}
+	return append(configFlags(), cli.HelpFlag) // the library leaves it out when there is a verb "help"
 }
 
 // commands lists the verbs in the order of --help.
@@ -180,18 +176,12 @@ func argCount(c *cli.Context, low, high int, what string) error {
 
 // before takes over the global flags.
 func (e *env) before(c *cli.Context) error {
-	level := c.String("log-level")
-	if err := e.logLevel.UnmarshalText([]byte(level)); err != nil {
-		return usagef("--log-level %q: want debug, info, warn or error", level)
+	if err := e.configure(c); err != nil {
+		return err
 	}
-	switch c.String("log-format") {
-	case "text":
-	case "json":
-		e.logJSON = true
-	default:
-		return usagef("--log-format %q: want text or json", c.String("log-format"))
+	for _, text := range e.conf.Warnings {
+		e.warn("%s", text)
 	}
-	e.root, e.runroot = c.String("root"), c.String("runroot")
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	layerfs "github.com/layerfs/layerfs/fs"
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/archive"
@@ -31,7 +32,7 @@ var exitText = []struct {
 }{
 	{exitOK, "done"},
 	{exitFailure, "failed for another reason than those below"},
-	{exitUsage, "the command line is wrong: a verb, flag, argument or name"},
+	{exitUsage, "the command line or the configuration is wrong: a verb, flag, argument, name or file"},
 	{exitNotFound, "the image, layer, file or mount does not exist"},
 	{exitInUse, "something still uses it: a busy mount, an image with more names"},
 	{exitVerify, "an archive or the store is damaged: a digest or size is not what was promised"},
@@ -49,6 +50,7 @@ var exitCodes = []struct {
 	{archive.ErrDamaged, exitVerify},
 	{layers.ErrBusy, exitBusy},
 	{layers.ErrInvalidName, exitUsage},
+	{config.ErrInvalid, exitUsage},
 	{layers.ErrImageUnknown, exitNotFound},
 	{layers.ErrLayerUnknown, exitNotFound},
 	{control.ErrNotMounted, exitNotFound},

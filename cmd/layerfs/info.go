@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
 )
@@ -43,6 +44,9 @@ type infoReport struct {
 	Runroot string           `json:"runroot"`
 	Version string           `json:"version"`
 	Mounts  []control.Record `json:"mounts"`
+	// Config is the configuration file, Settings what is in force.
+	Config   string           `json:"config"`
+	Settings []config.Setting `json:"settings"`
 }
 
 // info prints the summary of the store.
@@ -53,6 +57,10 @@ func info(ctx context.Context, e *env, format string, st *layers.Store) error {
 	}
 	r := infoReport{Info: *i, Version: buildVersion(), Mounts: []control.Record{}}
 	if r.Runroot, err = e.runrootDir(); err != nil {
+		return err
+	}
+	r.Config = e.conf.File
+	if r.Settings, err = e.settings(); err != nil {
 		return err
 	}
 	records, err := control.NewRegistry(r.Runroot).Mounts()
@@ -88,5 +96,13 @@ func (r *infoReport) print(w io.Writer) error {
 	for _, m := range r.Mounts {
 		line("mounted", fmt.Sprintf("%s (process %d)", m.Mountpoint, m.PID))
 	}
+	if r.Config != "" {
+		line("configuration", r.Config)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nsettings, and where they come from:")
+	printSettings(tw, r.Settings)
 	return tw.Flush()
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	layerfs "github.com/layerfs/layerfs/fs"
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
 )
@@ -154,7 +155,14 @@ func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
 	if e.logJSON {
 		format = "json"
 	}
-	args := []string{"--root", root, "--runroot", runroot, "--log-level", e.logLevel.String(), "--log-format", format, "mount"}
+	args := []string{"--root", root, "--runroot", runroot, "--log-level", e.logLevel.String(), "--log-format", format}
+	for _, dir := range e.conf.Get(config.Additional).Values {
+		args = append(args, "--additional-store", dir)
+	}
+	if e.conf.File != "" {
+		args = append(args, "--config", e.conf.File)
+	}
+	args = append(args, "mount")
 	if o.image != "" {
 		args = append(args, "--image", o.image)
 	}

@@ -90,6 +90,8 @@ func completeNames(e *env) cli.BashCompleteFunc {
 // completionRoot is the store that the command line names; the library does not
 // call before for a completion.
 func (e *env) completionRoot(c *cli.Context) (string, error) {
-	e.root = c.String("root")
+	if err := e.configure(c); err != nil {
+		return "", err
+	}
 	return e.storeRoot()
 }

@@ -8,13 +8,17 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/internal/control"
 )
 
-// storeRoot is the directory of the store: --root, LAYERFS_ROOT, or the default.
+// storeRoot is the directory of the store: as configured, or the default.
 func (e *env) storeRoot() (string, error) {
-	if e.root != "" {
-		return filepath.Abs(e.root)
+	if e.confErr != nil {
+		return "", e.confErr
+	}
+	if dir := e.conf.Get(config.Root).Value(); dir != "" {
+		return dir, nil
 	}
 	if os.Geteuid() == 0 {
 		return "/var/lib/layerfs", nil
@@ -28,8 +32,7 @@ func (e *env) storeRoot() (string, error) {
 	return "", usagef("neither HOME nor XDG_DATA_HOME is set; say with --root where the store is")
 }
 
-// registry is the place of the mount records: below --runroot, LAYERFS_RUNROOT, or
-// the default.
+// registry is the place of the mount records, below the runroot.
 func (e *env) registry() (*control.Registry, error) {
 	dir, err := e.runrootDir()
 	if err != nil {
@@ -38,9 +41,13 @@ func (e *env) registry() (*control.Registry, error) {
 	return control.NewRegistry(dir), nil
 }
 
+// runrootDir is as configured, or the default.
 func (e *env) runrootDir() (string, error) {
-	if e.runroot != "" {
-		return filepath.Abs(e.runroot)
+	if e.confErr != nil {
+		return "", e.confErr
+	}
+	if dir := e.conf.Get(config.Runroot).Value(); dir != "" {
+		return dir, nil
 	}
 	if os.Geteuid() == 0 {
 		return "/run/layerfs", nil

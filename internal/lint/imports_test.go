@@ -19,6 +19,7 @@ var allowed = map[string][]string{
 	// Leaves.
 	"tarsplit":          {},
 	"internal/compress": {},
+	"internal/config":   {},
 	"internal/control":  {},
 	"internal/disk":     {},
 	"internal/lint":     {},
@@ -43,7 +44,7 @@ var allowed = map[string][]string{
 	"internal/mounttest": {"..."},
 	"internal/treetest":  {"..."},
 	// Programs.
-	"cmd/layerfs":    {"fs", "internal/control", "layers", "layers/archive"},
+	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "layers", "layers/archive"},
 	"internal/bench": {"..."},
 }
 
