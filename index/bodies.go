@@ -36,11 +36,19 @@ func (tx *Tx) AddBody(sum Sum, b Body) (added bool, err error) {
 	if err := bucket.Put(sum[:], encodeBody(b)); err != nil {
 		return false, fmt.Errorf("index: body %x: %w", sum, err)
 	}
+	tx.bodies.count(b, 1)
 	return true, nil
 }
 
 // DeleteBody removes the record of a body; an absent one is no error.
-func (tx *Tx) DeleteBody(sum Sum) error { return tx.bucket(bucketBodies).Delete(sum[:]) }
+func (tx *Tx) DeleteBody(sum Sum) error {
+	b, ok, err := tx.Body(sum)
+	if err != nil || !ok {
+		return err
+	}
+	tx.bodies.count(b, -1)
+	return tx.bucket(bucketBodies).Delete(sum[:])
+}
 
 // EachBody calls fn for every body in the order of their sums, beginning at the
 // first sum not below from, until fn returns an error.

@@ -44,11 +44,38 @@ func (db *DB) Path() string { return db.path }
 // state. Nothing that fn got from the transaction may be kept after it returns,
 // except the records, which are copies.
 func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
-	release, err := db.lock(ctx, false, "")
+	release, err := db.lockShared(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	return db.read(fn)
+}
+
+// Exclude calls fn with a read-only transaction while nobody else reads or writes
+// the index. It is for those who must know that what the index says stays so until
+// they have changed a few names in the store; it is as short as an Update.
+func (db *DB) Exclude(ctx context.Context, purpose string, fn func(*Tx) error) error {
+	release, err := db.lockExclusive(ctx, purpose)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return db.read(fn)
+}
+
+// Settle returns when every Update and Exclude that was going on has ended. Who
+// writes down what he needs, and then settles, is seen by all later ones.
+func (db *DB) Settle(ctx context.Context) error {
+	release, err := db.lockShared(ctx)
+	if err == nil {
+		release()
+	}
+	return err
+}
+
+// read requires the lock.
+func (db *DB) read(fn func(*Tx) error) error {
 	if _, err := os.Lstat(db.path); errors.Is(err, fs.ErrNotExist) {
 		return fn(&Tx{})
 	}
@@ -67,7 +94,7 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 // otherwise nothing has changed. The purpose, such as "load", is told to those who
 // wait. Update returns after the commit has reached the disk.
 func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) error {
-	release, err := db.lock(ctx, true, purpose)
+	release, err := db.lockExclusive(ctx, purpose)
 	if err != nil {
 		return err
 	}
@@ -80,6 +107,9 @@ func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) er
 			}
 			t := &Tx{root: root}
 			if err := fn(t); err != nil {
+				return err
+			}
+			if err := t.addBodyStats(); err != nil {
 				return err
 			}
 			return t.bumpGeneration()
@@ -124,7 +154,10 @@ func createRoot(tx *bolt.Tx) (*bolt.Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	for _, name := range [][]byte{bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies, bucketContainers, bucketContainerNames} {
+	for _, name := range [][]byte{
+		bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies, bucketContainers, bucketContainerNames,
+		bucketLayerRecords, bucketLayerNames, bucketData,
+	} {
 		if _, err := root.CreateBucketIfNotExists(name); err != nil {
 			return nil, fmt.Errorf("index: %w", err)
 		}

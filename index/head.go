@@ -19,10 +19,39 @@ type Head struct {
 	Time         time.Time // Name.Created, Image.Loaded, Layer.Created, Container.Created
 	Bytes        int64     // of a layer: Layer.Bytes
 	Size         int64     // of a layer: Layer.Size; of an image: the size of its config
-	Image        Sum       // of a name, of a container: the ID of its image
+	Image        Sum       // of a name, of a container: the ID of its image; of an image: the digest of its config
 	Manifest     Sum       // of a name: its manifest; of an image: the first manifest
 	ManifestSize int64
-	Layers       []Sum // of an image, of a container: the DiffIDs, bottom first
+	Layers       []Sum // of an image, a container, a layer record: the DiffIDs, bottom first
+}
+
+// Figures are the sums of a layer that stand in the head of its record, where a name
+// has its image.
+type Figures struct{ Entries, Files, BodyBytes, MetaBytes int64 }
+
+// Figures returns the figures of a layer, which must be one of EachRawLayer. A
+// record from the time before they were in the head is decoded.
+func (r Raw) Figures() (Figures, error) {
+	f := Figures{
+		Entries:   int64(binary.BigEndian.Uint64(r.Image[0:])),
+		Files:     int64(binary.BigEndian.Uint64(r.Image[8:])),
+		BodyBytes: int64(binary.BigEndian.Uint64(r.Image[16:])),
+		MetaBytes: int64(binary.BigEndian.Uint64(r.Image[24:])),
+	}
+	if f.MetaBytes != 0 { // a layer without metadata does not exist
+		return f, nil
+	}
+	l, err := r.DecodeLayer()
+	return Figures{l.Entries, l.Files, l.BodyBytes, l.MetaBytes}, err
+}
+
+// ConfigSum returns the digest of the config of an image, which must be one of
+// EachRawImage.
+func (r Raw) ConfigSum() Sum {
+	if r.Image == (Sum{}) { // from the time when it always was the ID
+		return sumOf(r.Digest())
+	}
+	return r.Image
 }
 
 // headLen is the length of an encoded head without its layers: slot, time in
@@ -90,7 +119,7 @@ func (n Name) head() Head {
 }
 
 func (img Image) head() Head {
-	h := Head{Slot: img.Slot, Time: img.Loaded, Size: img.Config.Size}
+	h := Head{Slot: img.Slot, Time: img.Loaded, Size: img.Config.Size, Image: sumOf(img.Config.Digest)}
 	if len(img.Manifests) > 0 {
 		h.Manifest, h.ManifestSize = sumOf(img.Manifests[0].Descriptor.Digest), img.Manifests[0].Descriptor.Size
 	}
@@ -100,7 +129,13 @@ func (img Image) head() Head {
 	return h
 }
 
-func (l Layer) head() Head { return Head{Slot: l.Slot, Time: l.Created, Bytes: l.Bytes, Size: l.Size} }
+func (l Layer) head() Head {
+	h := Head{Slot: l.Slot, Time: l.Created, Bytes: l.Bytes, Size: l.Size}
+	for i, n := range []int64{l.Entries, l.Files, l.BodyBytes, l.MetaBytes} {
+		binary.BigEndian.PutUint64(h.Image[8*i:], uint64(n))
+	}
+	return h
+}
 
 // A Raw is a record of which only the head has been decoded.
 type Raw struct {

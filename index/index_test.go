@@ -74,6 +74,13 @@ func sample(tx *Tx) error {
 	}); err != nil {
 		return err
 	}
+	rec := LayerRecord{ID: strings.Repeat("ab", 32), Names: []string{"base"}, DiffID: layer, Blob: &blob, Layers: []digest.Digest{layer}, Created: epoch, Metadata: "m", Flags: map[string]string{"f": ""}}
+	if err := tx.PutLayerRecord(rec); err != nil {
+		return err
+	}
+	if err := tx.PutData(Owner{KindImage, config.Encoded()}, []byte("../key"), Data{Digest: digest.FromString("data"), Size: 4, Stored: epoch}); err != nil {
+		return err
+	}
 	_, err = tx.AddBody(Sum{1, 2, 3}, Body{Pack: 7, Offset: 4096, Size: 5})
 	return err
 }

@@ -27,6 +27,10 @@ type Image struct {
 	Created   *time.Time         `json:"created,omitempty"` // as the config says
 	Loaded    time.Time          `json:"loaded"`            // when the record was made
 	Metadata  string             `json:"metadata,omitempty"`
+	// TopLayer is the ID of the layer record that the image was created from; empty
+	// for an image that came in with its own layers.
+	TopLayer string            `json:"top_layer,omitempty"`
+	Flags    map[string]string `json:"flags,omitempty"`
 }
 
 // A Manifest is one manifest of an image together with the layer blobs that it
@@ -34,6 +38,30 @@ type Image struct {
 type Manifest struct {
 	Descriptor ocispec.Descriptor   `json:"descriptor"`
 	Layers     []ocispec.Descriptor `json:"layers"`
+}
+
+// A LayerRecord is a named place on top of a stack of layers: what somebody created
+// to put a layer on, or to make an image from.
+type LayerRecord struct {
+	ID     string   `json:"id"`               // 64 hexadecimal digits
+	Parent string   `json:"parent,omitempty"` // ID of the record or stack below
+	Names  []string `json:"names,omitempty"`
+	// DiffID is the layer that was applied; empty while nothing was.
+	DiffID digest.Digest `json:"diffid,omitempty"`
+	// Blob is the form in which it was applied.
+	Blob *ocispec.Descriptor `json:"blob,omitempty"`
+	// Layers is the whole stack, bottom first, DiffID included.
+	Layers   []digest.Digest   `json:"layers"`
+	Created  time.Time         `json:"created"`
+	Metadata string            `json:"metadata,omitempty"`
+	Flags    map[string]string `json:"flags,omitempty"`
+}
+
+// A Data describes an item of big data; its content is a blob of the store.
+type Data struct {
+	Digest digest.Digest
+	Size   int64
+	Stored time.Time
 }
 
 // A Layer is the record of one layer.

@@ -16,6 +16,10 @@ var (
 	bucketLayers = []byte("layers")
 	bucketBodies = []byte("bodies")
 
+	bucketLayerRecords = []byte("layer.records")
+	bucketLayerNames   = []byte("layer.names")
+	bucketData         = []byte("data")
+
 	keyGeneration = []byte("generation")
 	keySlotLayer  = []byte("slot.layer")
 	keySlotView   = []byte("slot.view")
@@ -28,7 +32,8 @@ const MaxSlot = 1<<26 - 1
 // was given to.
 type Tx struct {
 	root    *bolt.Bucket // nil: the index does not exist yet and is read as empty
-	visible bool         // names, images, layers or containers were changed
+	visible bool         // a record was changed that is no body
+	bodies  BodyStats    // what was added, less what was removed
 }
 
 func (tx *Tx) bucket(name []byte) *bolt.Bucket {
@@ -181,7 +186,7 @@ func (tx *Tx) DeleteLayer(diffID digest.Digest) error {
 // EachLayer calls fn for every layer in the order of their DiffIDs.
 func (tx *Tx) EachLayer(fn func(Layer) error) error { return each(tx, bucketLayers, fn) }
 
-// Generation counts the committed changes of names, images, layers and containers.
+// Generation counts the committed changes of everything but bodies.
 func (tx *Tx) Generation() uint64 { return tx.counter(keyGeneration) }
 
 func (tx *Tx) bumpGeneration() error {

@@ -106,7 +106,7 @@ func (c *Catalogue) addImages(tx *index.Tx) error {
 	return tx.EachRawImage(func(img index.Raw) error {
 		out := CatalogueImage{
 			ID: img.Digest(), Slot: img.Slot, Loaded: img.Time, Layers: make([]int, len(img.Layers)),
-			Config: ocispec.Descriptor{Digest: img.Digest(), Size: img.Size}, Manifest: descriptor(img.Manifest, img.ManifestSize),
+			Config: descriptor(img.ConfigSum(), img.Size), Manifest: descriptor(img.Manifest, img.ManifestSize),
 		}
 		for i, sum := range img.Layers {
 			place, ok := places[sum]

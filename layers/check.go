@@ -136,7 +136,7 @@ func (c *checker) records(ctx context.Context) error {
 func (c *checker) image(img index.Image) {
 	c.report.Images++
 	what := "image " + string(img.ID)
-	blobs := []digest.Digest{img.ID}
+	blobs := []digest.Digest{img.Config.Digest}
 	for _, m := range img.Manifests {
 		blobs = append(blobs, m.Descriptor.Digest)
 	}

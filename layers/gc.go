@@ -100,7 +100,7 @@ func (c *collection) markRecords(ctx context.Context) error {
 	err := c.s.index.View(ctx, func(tx *index.Tx) error {
 		live = live[:0]
 		err := tx.EachImage(func(img index.Image) error {
-			c.blobs[sumOf(img.ID)] = true
+			c.blobs[sumOf(img.Config.Digest)] = true
 			for _, m := range img.Manifests {
 				c.blobs[sumOf(m.Descriptor.Digest)] = true
 			}

@@ -30,6 +30,7 @@ type importer struct {
 	limit  int64        // bytes of tar that may be read in all, 0 for no limit
 	used   atomic.Int64 // of limit
 	count  atomic.Int64 // layers so far
+	chunk  int          // bodies that are registered in one transaction
 }
 
 // A stagedLayer is a layer that has been read and verified, but not published.

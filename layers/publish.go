@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/index/tree"
@@ -48,9 +49,36 @@ func (im *importer) publish(ctx context.Context, in *incoming, staged []*stagedL
 	return records, im.s.disk.SyncDir(filepath.Join(im.s.root, "layers"))
 }
 
-// register records bodies that have just reached the disk, a chunk in one
-// transaction, so that readers never wait long.
+// register records bodies that have just reached the disk, in transactions so short
+// that readers never wait long: how many bodies fit into one depends on how far they
+// are scattered over the index and on the disk.
 func (im *importer) register(placed []blob.Placed) ([]bool, error) {
+	kept := make([]bool, 0, len(placed))
+	for len(placed) > 0 {
+		n := min(len(placed), max(im.chunk, registerMin))
+		start := time.Now()
+		k, err := im.registerChunk(placed[:n])
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, k...)
+		placed = placed[n:]
+		switch took := time.Since(start); {
+		case took > registerTime:
+			im.chunk = n / 2
+		case took < registerTime/2:
+			im.chunk = 2 * n
+		}
+	}
+	return kept, nil
+}
+
+const (
+	registerMin  = 256
+	registerTime = 8 * time.Millisecond
+)
+
+func (im *importer) registerChunk(placed []blob.Placed) ([]bool, error) {
 	kept := make([]bool, len(placed))
 	err := im.s.index.Update(context.Background(), "load", func(tx *index.Tx) error {
 		for i, p := range placed {

@@ -74,7 +74,7 @@ func history(ctx context.Context, o *historyOptions, st *layers.Store) error {
 	if err != nil {
 		return err
 	}
-	raw, err := st.Blob(img.ID)
+	raw, err := st.Blob(img.Config.Digest)
 	if err != nil {
 		return err
 	}

@@ -124,7 +124,7 @@ func (o *inspectOptions) printRaw(st *layers.Store, item string, img *layers.Ima
 	if img == nil {
 		return usagef("--raw: %s is a layer; only images have a config", item)
 	}
-	d := img.ID
+	d := img.Config.Digest
 	if o.manifest {
 		d = manifestFor(img, item).Digest
 	}
@@ -176,7 +176,7 @@ func nameOf(img *layers.Image, item string) string {
 }
 
 func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport, error) {
-	raw, err := st.Blob(img.ID)
+	raw, err := st.Blob(img.Config.Digest)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func saveImage(st *layers.Store, img *layers.Image, name string, known map[diges
 	if s.Manifest, err = st.Blob(m.Descriptor.Digest); err != nil {
 		return s, err
 	}
-	if s.Config, err = st.Blob(img.ID); err != nil {
+	if s.Config, err = st.Blob(img.Config.Digest); err != nil {
 		return s, err
 	}
 	if len(m.Layers) != len(img.Layers) {
