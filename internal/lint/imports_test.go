@@ -30,6 +30,8 @@ var allowed = map[string][]string{
 	"internal/blob":     {"internal/disk", "internal/spool"},
 	// The union of trees.
 	"layers/union": {"index/tree"},
+	// The writable layer of containers on the disk.
+	"layers/upper": {},
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/spool",
