@@ -16,11 +16,12 @@ import (
 // A Catalogue is a picture of the store at one moment, for those who show all of
 // it. It never changes.
 type Catalogue struct {
-	// Generation grows whenever names, images or layers change.
+	// Generation grows whenever names, images, layers or containers change.
 	Generation uint64
-	Images     []CatalogueImage // in the order of their IDs
-	Names      []CatalogueName  // in byte order
-	Layers     []CatalogueLayer // in the order of their DiffIDs
+	Images     []CatalogueImage     // in the order of their IDs
+	Names      []CatalogueName      // in byte order
+	Layers     []CatalogueLayer     // in the order of their DiffIDs
+	Containers []CatalogueContainer // in the order of their IDs
 }
 
 // A CatalogueName is a name in a Catalogue.
@@ -80,10 +81,14 @@ func (s *Store) Catalogue(ctx context.Context) (*Catalogue, error) {
 		if err := c.addLayers(tx); err != nil {
 			return err
 		}
-		if err := c.addImages(tx); err != nil {
+		places := c.layerPlaces()
+		if err := c.addImages(tx, places); err != nil {
 			return err
 		}
-		return c.addNames(tx)
+		if err := c.addNames(tx); err != nil {
+			return err
+		}
+		return c.addContainers(tx, places)
 	})
 	if err != nil {
 		return nil, err
@@ -98,11 +103,16 @@ func (c *Catalogue) addLayers(tx *index.Tx) error {
 	})
 }
 
-func (c *Catalogue) addImages(tx *index.Tx) error {
+// layerPlaces says where the layers are in c.Layers.
+func (c *Catalogue) layerPlaces() map[index.Sum]int {
 	places := make(map[index.Sum]int, len(c.Layers))
 	for i := range c.Layers {
 		places[sumOf(digest.Digest(c.Layers[i].DiffID))] = i
 	}
+	return places
+}
+
+func (c *Catalogue) addImages(tx *index.Tx, places map[index.Sum]int) error {
 	return tx.EachRawImage(func(img index.Raw) error {
 		out := CatalogueImage{
 			ID: img.Digest(), Slot: img.Slot, Loaded: img.Time, Layers: make([]int, len(img.Layers)),

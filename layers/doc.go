@@ -10,7 +10,8 @@
 // ordered list of layers, bottom first, named by its [ChainID]. A layer's tree is
 // the table of its own files; the union of the trees of a stack is what an image
 // shows. An image is a record over a stack, named by the digest of its config; a
-// name is a normalized reference to it.
+// name is a normalized reference to it. A container is a record that pins an image
+// and owns one writable layer over its stack: a directory of the host.
 //
 // # What is visible when
 //
@@ -24,6 +25,7 @@
 //
 //	import.lock          shared by everybody who adds, exclusive for collection
 //	  tmp/<import>       flocked by its importer
+//	  containers/<id>    flocked by the one who writes into the container, makes it or removes it; nobody waits for it
 //	    index.lock       see package index; held for one transaction, never across I/O on bodies
 //	      layers/<diffid>/tree   shared flock of those who have the layer open; collection tries it exclusively and never waits
 //

@@ -2,6 +2,7 @@ package layers
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/layerfs/layerfs/index"
 )
@@ -11,6 +12,15 @@ var (
 	ErrImageUnknown = errors.New("image not known")
 	// ErrLayerUnknown is returned when no layer has the DiffID that was given.
 	ErrLayerUnknown = errors.New("layer not known")
+	// ErrContainerUnknown is returned when no container has the name or ID that was
+	// given.
+	ErrContainerUnknown = errors.New("container not known")
+	// ErrDuplicateID is returned when something is to be made with an ID that is taken.
+	ErrDuplicateID = errors.New("ID is taken")
+	// ErrDuplicateName is returned when something is to get a name that is taken.
+	ErrDuplicateName = errors.New("name is taken")
+	// ErrInvalidLabel is returned for a label that cannot be kept.
+	ErrInvalidLabel = errors.New("invalid label")
 	// ErrAmbiguous is returned when an abbreviated ID fits several items; the text
 	// lists them.
 	ErrAmbiguous = errors.New("abbreviated ID is ambiguous")
@@ -20,6 +30,9 @@ var (
 	// ErrInUse is returned when something is not removed because something else
 	// still needs it.
 	ErrInUse = errors.New("in use")
+	// ErrImageUsedByContainer is returned when an image is not removed because
+	// containers are made of it; the text names them. It is an ErrInUse.
+	ErrImageUsedByContainer = fmt.Errorf("image %w by a container", ErrInUse)
 	// ErrVerification is returned when content does not have the digest or the size
 	// that was promised for it.
 	ErrVerification = errors.New("verification failed")

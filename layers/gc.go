@@ -26,7 +26,9 @@ type Collected struct {
 	Objects int64    `json:"objects"` // files of large bodies
 	Packs   int64    `json:"packs"`   // packs that were removed whole
 	Blobs   int64    `json:"blobs"`   // manifests, configs
-	Bytes   int64    `json:"bytes"`   // space on disk
+	// Containers are directories of containers without a record.
+	Containers []string `json:"containers"`
+	Bytes      int64    `json:"bytes"` // space on disk
 	// InUse are layers without a record that somebody has open; their content stays
 	// until a collection after their last user has gone.
 	InUse []DiffID `json:"in_use"`
@@ -83,7 +85,7 @@ func (s *Store) collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	}
 	defer c.live.Close()
 	defer c.ranges.Close()
-	steps := []func(context.Context) error{c.markRecords, c.sweepLayers, c.sweepBodies, c.sweepPacks, c.sweepBlobs}
+	steps := []func(context.Context) error{c.markRecords, c.sweepContainers, c.sweepLayers, c.sweepBodies, c.sweepPacks, c.sweepBlobs}
 	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -182,6 +183,14 @@ func planRemoval(tx *index.Tx, nameOrID string, force bool) (*Removed, error) {
 	}
 	for _, n := range full.Names {
 		out.Untagged = append(out.Untagged, n.Name)
+	}
+	containers, err := containersOf(tx, img.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(containers) > 0 {
+		return nil, fmt.Errorf("%w: %s: %s; remove the containers with layerfs rm first",
+			ErrImageUsedByContainer, nameOrID, strings.Join(containers, ", "))
 	}
 	out.Deleted = []digest.Digest{img.ID}
 	users, err := layerUsers(tx)

@@ -22,6 +22,9 @@ type Options struct {
 	// Timeout is how long a lock is waited for before ErrBusy; 0 means
 	// index.DefaultTimeout.
 	Timeout time.Duration
+	// RunRoot is a directory for what is not to outlive the next boot, such as the
+	// temporary directories of containers; without it there are none.
+	RunRoot string
 	// Disk is the way to the disk; nil means the disk itself. Tests put faults here.
 	Disk *disk.Disk
 }
@@ -32,6 +35,7 @@ type Store struct {
 	root     string
 	readOnly bool
 	timeout  time.Duration
+	runRoot  string
 	disk     *disk.Disk
 	index    *index.DB
 	blobs    *blob.Store
@@ -41,7 +45,7 @@ type Store struct {
 }
 
 // directories that every store has, besides those of package blob.
-var directories = []string{"layers", "tmp"}
+var directories = []string{"layers", "containers", "tmp"}
 
 // Open opens the store in the directory root and makes it when there is none. It
 // returns ErrNotStore for a directory that holds other things, ErrNewer for a
@@ -59,7 +63,7 @@ func Open(root string, o *Options) (*Store, error) {
 		timeout = index.DefaultTimeout
 	}
 	s := &Store{
-		root: root, readOnly: o.ReadOnly, timeout: timeout, disk: o.Disk,
+		root: root, readOnly: o.ReadOnly, timeout: timeout, runRoot: o.RunRoot, disk: o.Disk,
 		index: index.New(filepath.Join(root, "index.db"), timeout),
 		open:  map[DiffID]*Layer{},
 	}
@@ -125,7 +129,7 @@ func (s *Store) create() error {
 // or that another process is making at this moment.
 func ownName(name string) bool {
 	switch name {
-	case "layers", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "import.lock", "lost+found":
+	case "layers", "containers", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "import.lock", "lost+found":
 		return true
 	}
 	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'

@@ -75,33 +75,38 @@ func commands(e *env) []*cli.Command {
 		loadCommand(e), importCommand(e), saveCommand(e), diffCommand(e),
 		imagesCommand(e), inspectCommand(e), historyCommand(e), layersCommand(e), existsCommand(e),
 		tagCommand(e), untagCommand(e), rmiCommand(e),
+		createCommand(e), containersCommand(e), rmCommand(e), renameCommand(e), labelCommand(e), containerCommand(e),
 		mountCommand(e), umountCommand(e), mountsCommand(e),
 		gcCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
 		doctorCommand(e), completionCommand(e), helpCommand(e),
 	}
 	for _, c := range list {
-		finish(c)
+		finish(c, c.Name)
 	}
 	return list
 }
 
 // finish gives a verb what all verbs have in common: the form of its errors, and
-// no sub-command "help", which would take the place of a file of that name.
-func finish(c *cli.Command) {
+// no sub-command "help", which would take the place of a file of that name. The
+// full name of a sub-command is that of its verb and its own.
+func finish(c *cli.Command, full string) {
 	c.HideHelpCommand = true
 	for _, f := range c.Flags {
 		if b, ok := f.(*cli.BoolFlag); ok && b.DefaultText == "" {
 			b.DisableDefaultText = true // "(default: false)" says nothing
 		}
 	}
-	c.OnUsageError = usageErrorOf(c.Name)
+	for _, sub := range c.Subcommands {
+		finish(sub, full+" "+sub.Name)
+	}
+	c.OnUsageError = usageErrorOf(full)
 	action := c.Action
 	c.Action = func(ctx *cli.Context) error {
 		if err := refuseCompletion(ctx); err != nil {
-			return &verbError{c.Name, err}
+			return &verbError{full, err}
 		}
 		if err := action(ctx); err != nil {
-			return &verbError{c.Name, err}
+			return &verbError{full, err}
 		}
 		return nil
 	}
@@ -201,7 +206,17 @@ func (e *env) openStore() (*layers.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layers.Open(root, nil)
+	o, err := e.storeOptions()
+	if err != nil {
+		return nil, err
+	}
+	return layers.Open(root, o)
+}
+
+// storeOptions are those of a store that may be changed.
+func (e *env) storeOptions() (*layers.Options, error) {
+	runroot, err := e.runrootDir()
+	return &layers.Options{RunRoot: runroot}, err
 }
 
 // viewStore opens the store for a verb that only looks. An absent store is made,

@@ -30,6 +30,17 @@ func arrange(app *cli.App, args []string) []string {
 	if cmd == nil {
 		return args
 	}
+	for len(cmd.Subcommands) > 0 {
+		i := skipFlags(cmd.Flags, args, verb+1)
+		if i >= len(args) {
+			break
+		}
+		sub := commandOf(cmd.Subcommands, args[i])
+		if sub == nil {
+			break
+		}
+		cmd, verb = sub, i
+	}
 	flags, rest := sortArgs(cmd.Flags, args[verb+1:])
 	out := slices.Concat(args[:verb+1], flags)
 	if len(rest) > 0 {

@@ -61,6 +61,9 @@ func gc(ctx context.Context, o *gcOptions, st *layers.Store) error {
 	fmt.Fprintf(o.out, "%s %s: %s, %s in %s and %s, %s\n", verb, size(r.Bytes),
 		count(int64(len(r.Layers)), "layer"), count(r.Bodies, "file content"),
 		count(r.Objects, "object"), count(r.Packs, "pack"), count(r.Blobs, "blob"))
+	if n := len(r.Containers); n > 0 {
+		fmt.Fprintf(o.out, "%s %s that no record leads to\n", verb, count(int64(n), "container"))
+	}
 	if n := len(r.InUse); n > 0 {
 		fmt.Fprintf(o.out, "%s still in use; run layerfs gc again when the mount or reader has gone\n", count(int64(n), "layer"))
 	}

@@ -1,0 +1,97 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+// A ContainerLock is the right to write into a container. It is gone with the
+// process that has it.
+type ContainerLock struct {
+	s   *Store
+	id  string
+	dir *os.File
+}
+
+// writerFile names, in the directory of a container, who has the lock. It is only
+// believed while the lock is held.
+const writerFile = "writer"
+
+// A lock is tried for 40 ms before somebody is said to have it.
+const (
+	lockTries = 8
+	lockPause = 5 * time.Millisecond
+)
+
+// LockContainer takes the right to write into a container, which one process at a
+// time has, and tells others the purpose, such as "mount /mnt". It does not wait for
+// another writer: it returns ErrInUse, with the process that writes, or
+// ErrContainerUnknown.
+func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	dir := s.containerDir(id)
+	f, ok := lockDir(dir)
+	// Who only asks for the writer, or sweeps, has the lock for a moment.
+	for try := 0; !ok && try < lockTries; try++ {
+		time.Sleep(lockPause)
+		f, ok = lockDir(dir)
+	}
+	if !ok {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %s has no directory in the store", ErrContainerUnknown, id)
+		}
+		who, _ := s.ContainerWriter(id)
+		return nil, fmt.Errorf("container %.12s: %w: %s writes into it", id, ErrInUse, who)
+	}
+	text := fmt.Sprintf("%d %s", os.Getpid(), purpose)
+	// The text is for people; a torn one after a kill does no harm.
+	_ = os.WriteFile(filepath.Join(dir, writerFile), []byte(text), 0o600)
+	return &ContainerLock{s: s, id: id, dir: f}, nil
+}
+
+// Close gives the lock back. When the record of the container has gone meanwhile
+// its directory goes too: nobody else could have removed it.
+func (l *ContainerLock) Close() error {
+	err := l.s.index.View(context.Background(), func(tx *index.Tx) error {
+		_, err := tx.Container(l.id)
+		return err
+	})
+	if errors.Is(err, index.ErrNotFound) {
+		err = l.s.removeContainerDir(l.id)
+	} else {
+		_ = os.Remove(filepath.Join(l.s.containerDir(l.id), writerFile))
+	}
+	return errors.Join(err, l.dir.Close())
+}
+
+// ContainerWriter says who has the lock of a container, as "process 4711 (mount
+// /mnt)"; ok is false when nobody has.
+func (s *Store) ContainerWriter(id string) (who string, ok bool) {
+	dir := s.containerDir(id)
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return "", false
+	}
+	text, err := os.ReadFile(filepath.Join(dir, writerFile))
+	pid, purpose, cut := strings.Cut(string(text), " ")
+	if err != nil || !cut {
+		return "another process", true
+	}
+	return fmt.Sprintf("process %s (%s)", pid, purpose), true
+}
