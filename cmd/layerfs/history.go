@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
@@ -74,21 +72,19 @@ func history(ctx context.Context, o *historyOptions, st *layers.Store) error {
 	if err != nil {
 		return err
 	}
-	raw, err := st.Blob(img.Config.Digest)
+	all, err := st.History(img)
 	if err != nil {
 		return err
 	}
-	var config ocispec.Image
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, img.ID, err)
-	}
-	steps := historySteps(config.History, img.Layers)
 	known, err := layersByID(ctx, st)
 	if err != nil {
 		return err
 	}
-	for i := range steps {
-		steps[i].Size = known[steps[i].Layer].Bytes
+	var steps []step
+	for _, s := range all {
+		steps = append(steps, step{
+			Layer: s.Layer, Created: s.Created, CreatedBy: s.CreatedBy, Size: known[s.Layer].Bytes, Comment: s.Comment,
+		})
 	}
 	slices.Reverse(steps)
 	if o.quiet {
@@ -114,23 +110,6 @@ func layersByID(ctx context.Context, st *layers.Store) (map[digest.Digest]layers
 		byID[l.DiffID] = l
 	}
 	return byID, nil
-}
-
-// historySteps gives the layers to the entries that say that they made one. Layers
-// for which no entry is left get one of their own: histories are often incomplete.
-func historySteps(entries []ocispec.History, stack []digest.Digest) []step {
-	var steps []step
-	for _, h := range entries {
-		s := step{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment}
-		if !h.EmptyLayer && len(stack) > 0 {
-			s.Layer, stack = stack[0], stack[1:]
-		}
-		steps = append(steps, s)
-	}
-	for _, d := range stack {
-		steps = append(steps, step{Layer: d})
-	}
-	return steps
 }
 
 func (o *historyOptions) table() table[step] {

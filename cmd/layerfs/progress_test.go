@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/layerfs/layerfs/layers"
 )
 
@@ -50,13 +48,5 @@ func TestProgressTerminal(t *testing.T) {
 		if len(strings.TrimSpace(text)) >= 30 {
 			t.Errorf("line %q is too wide", text)
 		}
-	}
-}
-
-func TestHistorySteps(t *testing.T) {
-	// More layers than entries: each gets a step of its own.
-	steps := historySteps(nil, []digest.Digest{"a", "b"})
-	if len(steps) != 2 || steps[1].Layer != "b" {
-		t.Errorf("got %+v", steps)
 	}
 }

@@ -199,3 +199,27 @@ func (s *Stack) top(ch *chain, name []byte) (hit, bool, error) {
 func (s *Stack) in(c contrib, err error) error {
 	return fmt.Errorf("layer %d of %d: %w", c.layer+1, len(s.layers), err)
 }
+
+// Same reports whether a directory of the stack is made up of the very same
+// directories as one of another stack, so that both show the same below it. Trees
+// are the same when they are one Tree. It may say no where it is so.
+func (s *Stack) Same(dir DirID, other *Stack, otherDir DirID) (bool, error) {
+	if s.linked || other.linked {
+		return false, nil // where a link leads depends on the whole stack
+	}
+	a, err := s.chain(dir)
+	if err != nil {
+		return false, err
+	}
+	b, err := other.chain(otherDir)
+	if err != nil || a.len() != b.len() {
+		return false, err
+	}
+	for i := range a.len() {
+		x, y := a.at(i), b.at(i)
+		if x.ino != y.ino || s.layers[x.layer] != other.layers[y.layer] {
+			return false, nil
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,141 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/index/tree"
+	"github.com/layerfs/layerfs/layers/union"
+)
+
+// Answers are questions about images that the index and the trees of the layers
+// answer: which layer made a path, which images hold a file, what differs between
+// two images, what keeps a layer, where the space goes. None of them reads the
+// content of a file, and none keeps more in memory than the layers' tables.
+
+// An ImageRef is an image as it is named in an answer.
+type ImageRef struct {
+	ID    digest.Digest `json:"id"`
+	Names []string      `json:"names"`
+}
+
+// String returns the names of the image, or its ID when it has none.
+func (r ImageRef) String() string {
+	if len(r.Names) == 0 {
+		return string(r.ID)
+	}
+	return strings.Join(r.Names, ", ")
+}
+
+// imageRefs returns all images by their IDs.
+func imageRefs(tx *index.Tx) (map[digest.Digest]ImageRef, error) {
+	refs := map[digest.Digest]ImageRef{}
+	err := tx.EachRawImage(func(img index.Raw) error {
+		refs[img.Digest()] = ImageRef{ID: img.Digest(), Names: []string{}}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return refs, tx.EachRawName(func(n index.Raw) error {
+		id := descriptor(n.Image, 0).Digest
+		if r, ok := refs[id]; ok {
+			r.Names = append(r.Names, n.Key)
+			refs[id] = r
+		}
+		return nil
+	})
+}
+
+// A File describes one file of a layer in an answer.
+type File struct {
+	Kind   string        `json:"kind"` // as find -type has it: f d l c b p s
+	Mode   uint32        `json:"mode"` // 07777
+	UID    uint32        `json:"uid"`
+	GID    uint32        `json:"gid"`
+	Size   int64         `json:"size"`
+	Mtime  time.Time     `json:"mtime"`
+	Target string        `json:"target,omitempty"` // of a symbolic link
+	Digest digest.Digest `json:"digest,omitempty"` // of the content of a regular file that is not sparse
+}
+
+// kindLetters are the letters of find -type.
+var kindLetters = map[tree.Kind]string{
+	tree.KindRegular: "f", tree.KindDirectory: "d", tree.KindSymlink: "l", tree.KindChar: "c",
+	tree.KindBlock: "b", tree.KindFIFO: "p", tree.KindSocket: "s",
+}
+
+// emptyDigest is the digest of no bytes; a file without content has no body.
+var emptyDigest = digest.FromBytes(nil)
+
+// describeFile describes an inode of a tree, whose attributes may be those of another.
+func describeFile(t *tree.Tree, ino tree.Ino, a tree.Attr) (File, error) {
+	f := File{
+		Kind: kindLetters[a.Kind], Mode: a.Mode, UID: a.UID, GID: a.GID, Size: a.Size,
+		Mtime: time.Unix(a.MtimeSec, int64(a.MtimeNsec)).UTC(),
+	}
+	switch a.Kind {
+	case tree.KindSymlink:
+		target, err := t.Symlink(ino)
+		f.Target = string(target)
+		return f, treeError(err)
+	case tree.KindRegular:
+		if a.Sparse {
+			return f, nil
+		}
+		b, ok, err := t.Body(ino)
+		if ok {
+			f.Digest = descriptor(b.Sum, 0).Digest
+		} else if err == nil {
+			f.Digest = emptyDigest
+		}
+		return f, treeError(err)
+	}
+	return f, nil
+}
+
+// An openStack is the open layers of an image and their union.
+type openStack struct {
+	*union.Stack
+	layers []*Layer
+}
+
+// openStack opens the layers of a stack, bottom first.
+func (s *Store) openStack(stack []DiffID) (*openStack, error) {
+	o := &openStack{}
+	var trees []*tree.Tree
+	for _, d := range stack {
+		l, err := s.OpenLayer(d)
+		if err != nil {
+			return nil, errors.Join(err, o.Close())
+		}
+		o.layers = append(o.layers, l)
+		trees = append(trees, l.tree)
+	}
+	o.Stack = union.New(trees)
+	return o, nil
+}
+
+// Close closes the layers.
+func (o *openStack) Close() error {
+	var errs []error
+	for _, l := range o.layers {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// stackOf finds an image and opens its stack.
+func (s *Store) stackOf(ctx context.Context, nameOrID string) (*Image, *openStack, error) {
+	img, err := s.Image(ctx, nameOrID)
+	if err != nil {
+		return nil, nil, err
+	}
+	stack, err := s.openStack(img.DiffIDs())
+	return img, stack, err
+}
