@@ -28,6 +28,7 @@ var errnos = []struct {
 	{layers.ErrInvalidImage, syscall.EIO},
 	{layers.ErrNotStore, syscall.EIO},
 	{layers.ErrNewer, syscall.EIO},
+	{layers.ErrBlobGone, syscall.EIO},
 	{tree.ErrDamaged, syscall.EIO},
 	{tree.ErrVersion, syscall.EIO},
 	// Not reached by reading, but never wrong.

@@ -156,7 +156,7 @@ func createRoot(tx *bolt.Tx) (*bolt.Bucket, error) {
 	}
 	for _, name := range [][]byte{
 		bucketMeta, bucketNames, bucketImages, bucketLayers, bucketBodies, bucketContainers, bucketContainerNames,
-		bucketLayerRecords, bucketLayerNames, bucketData,
+		bucketLayerRecords, bucketLayerNames, bucketData, bucketForms,
 	} {
 		if _, err := root.CreateBucketIfNotExists(name); err != nil {
 			return nil, fmt.Errorf("index: %w", err)

@@ -6,12 +6,13 @@
 // A layer is one change set, named by its DiffID. An image is a record over a
 // stack of layers, named by the digest of its config. A name is a normalized
 // reference that points to a manifest and so to an image. A body is the content
-// of one regular file; the index says in which file of the store it lies. A
-// container is a record that pins an image and owns a writable layer. A slot is a
-// small number that the index gives to a layer, an image, a name or a container
-// once and never again; the file system computes inode numbers from it. A layer
-// record is a named place on top of a stack of layers. Data, or big data, are named
-// blobs beside an image, a layer record or a container.
+// of one regular file; the index says in which file of the store it lies. A form
+// is one compressed form of a layer, as some image came with it. A container is a
+// record that pins an image and owns a writable layer. A slot is a small number
+// that the index gives to a layer, an image, a name or a container once and never
+// again; the file system computes inode numbers from it. A layer record is a named
+// place on top of a stack of layers. Data, or big data, are named blobs beside an
+// image, a layer record or a container.
 //
 // # Schema
 //
@@ -41,8 +42,10 @@
 //	│   └── <name>                   the ID of the layer record that has it
 //	├── data
 //	│   └── <i, l or c> <64 hex, the ID> <key, any bytes>   48 bytes [Data]: sha256, size, time in nanoseconds since 1970
-//	└── bodies
-//	    └── <32 bytes sha256>   24 bytes [Body]: pack, offset, size; big endian
+//	├── bodies
+//	│   └── <32 bytes sha256>   24 bytes [Body]: pack, offset, size; big endian
+//	└── forms
+//	    └── <32 bytes sha256 of the blob>   53 bytes [Form]: DiffID, number, size, how, stored; big endian
 //
 // # Locking
 //

@@ -49,6 +49,9 @@ func sample(tx *Tx) error {
 	if err := tx.PutLayer(Layer{DiffID: layer, Slot: slot, Size: 1024, Blobs: []ocispec.Descriptor{blob}, Created: epoch, Entries: 3, Files: 2, Bytes: 10, Bodies: 1, BodyBytes: 5, MetaBytes: 300}); err != nil {
 		return err
 	}
+	if err := tx.PutForm(sumOf(blob.Digest), Form{Layer: sumOf(layer), Size: blob.Size, How: FormKept, Stored: blob.Size}); err != nil {
+		return err
+	}
 	if slot, err = tx.NextViewSlot(); err != nil {
 		return err
 	}

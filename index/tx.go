@@ -15,6 +15,7 @@ var (
 	bucketImages = []byte("images")
 	bucketLayers = []byte("layers")
 	bucketBodies = []byte("bodies")
+	bucketForms  = []byte("forms")
 
 	bucketLayerRecords = []byte("layer.records")
 	bucketLayerNames   = []byte("layer.names")
@@ -178,8 +179,14 @@ func (tx *Tx) Layer(diffID digest.Digest) (Layer, error) {
 // PutLayer adds or replaces a layer.
 func (tx *Tx) PutLayer(l Layer) error { return tx.put(bucketLayers, l.DiffID.Encoded(), l.head(), l) }
 
-// DeleteLayer removes the record of a layer, or returns ErrNotFound.
+// DeleteLayer removes the record of a layer and its forms, or returns ErrNotFound.
+// The forms of a record that cannot be read stay, for the collector.
 func (tx *Tx) DeleteLayer(diffID digest.Digest) error {
+	if l, err := tx.Layer(diffID); err == nil {
+		if err := tx.deleteForms(l); err != nil {
+			return err
+		}
+	}
 	return tx.remove(bucketLayers, diffID.Encoded())
 }
 

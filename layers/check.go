@@ -86,6 +86,9 @@ func (s *Store) Check(ctx context.Context, o *CheckOptions) (*CheckReport, error
 			c.o.Progress(c.report.Bytes, c.total)
 		}
 	}
+	if err := c.forms(ctx); err != nil {
+		return nil, err
+	}
 	return &c.report, nil
 }
 

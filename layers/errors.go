@@ -54,6 +54,9 @@ var (
 	ErrNewer = index.ErrNewer
 	// ErrBusy is returned when a lock of the store could not be had in time.
 	ErrBusy = index.ErrBusy
+	// ErrBlobGone is returned when the bytes of a compressed layer were not kept, so
+	// that only a new compression with another digest can be had.
+	ErrBlobGone = errors.New("compressed layer is not kept")
 	// ErrReadOnly is returned when a store that was opened read-only is to be changed.
 	ErrReadOnly = errors.New("store is read-only")
 )

@@ -25,7 +25,7 @@ type Collected struct {
 	Bodies  int64    `json:"bodies"`  // file contents that no layer holds
 	Objects int64    `json:"objects"` // files of large bodies
 	Packs   int64    `json:"packs"`   // packs that were removed whole
-	Blobs   int64    `json:"blobs"`   // manifests, configs
+	Blobs   int64    `json:"blobs"`   // manifests, configs, compressed layers and what makes them anew
 	// Containers are directories of containers without a record.
 	Containers []string `json:"containers"`
 	Bytes      int64    `json:"bytes"` // space on disk
@@ -69,6 +69,8 @@ type collection struct {
 	live   *spool.Map[uint8]       // bodies
 	ranges *spool.Array[packRange] // live parts of packs
 	blobs  map[blob.Sum]bool       // live blobs
+
+	corrections map[blob.Sum]bool // live ones
 }
 
 type packRange struct {
@@ -80,12 +82,12 @@ type packRange struct {
 func (s *Store) collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	tmp := filepath.Join(s.root, "tmp")
 	c := &collection{
-		s: s, dryRun: dryRun, blobs: map[blob.Sum]bool{},
+		s: s, dryRun: dryRun, blobs: map[blob.Sum]bool{}, corrections: map[blob.Sum]bool{},
 		live: spool.NewMap[uint8](tmp), ranges: spool.NewArray[packRange](tmp),
 	}
 	defer c.live.Close()
 	defer c.ranges.Close()
-	steps := []func(context.Context) error{c.markRecords, c.sweepContainers, c.sweepLayers, c.sweepBodies, c.sweepPacks, c.sweepBlobs}
+	steps := []func(context.Context) error{c.markRecords, c.markForms, c.sweepContainers, c.sweepLayers, c.sweepBodies, c.sweepPacks, c.sweepBlobs}
 	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -307,17 +309,27 @@ func (c *collection) punch(id blob.PackID, size int64, live []packRange) error {
 }
 
 func (c *collection) sweepBlobs(context.Context) error {
-	return c.s.blobs.WalkBlobs(func(sum blob.Sum, size int64) error {
-		if c.blobs[sum] {
-			return nil
-		}
-		c.out.Blobs++
-		c.out.Bytes += size
-		if c.dryRun {
-			return nil
-		}
-		return c.s.blobs.RemoveBlob(sum)
+	err := c.s.blobs.WalkBlobs(func(sum blob.Sum, size int64) error {
+		return c.sweepBlob(c.blobs[sum], size, func() error { return c.s.blobs.RemoveBlob(sum) })
 	})
+	if err != nil {
+		return err
+	}
+	return c.s.blobs.WalkCorrections(func(sum blob.Sum, size int64) error {
+		return c.sweepBlob(c.corrections[sum], size, func() error { return c.s.blobs.RemoveCorrection(sum) })
+	})
+}
+
+func (c *collection) sweepBlob(live bool, size int64, remove func() error) error {
+	if live {
+		return nil
+	}
+	c.out.Blobs++
+	c.out.Bytes += size
+	if c.dryRun {
+		return nil
+	}
+	return remove()
 }
 
 // diskUsage adds up what the files below dir occupy; what cannot be read counts 0.

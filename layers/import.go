@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,11 @@ type importer struct {
 	used   atomic.Int64 // of limit
 	count  atomic.Int64 // layers so far
 	chunk  int          // bodies that are registered in one transaction
+	blobs  atomic.Int64 // compressed blobs so far
+	keep   bool         // compressed blobs are kept
+
+	mu   sync.Mutex
+	kept []keptBlob
 }
 
 // A stagedLayer is a layer that has been read and verified, but not published.
@@ -43,7 +49,7 @@ type stagedLayer struct {
 	size    int64
 }
 
-func (s *Store) newImport(limit int64) (*importer, error) {
+func (s *Store) newImport(limit int64, keep bool) (*importer, error) {
 	temp, err := s.newTemp("import")
 	if err != nil {
 		return nil, err
@@ -52,7 +58,7 @@ func (s *Store) newImport(limit int64) (*importer, error) {
 	if err != nil {
 		return nil, errors.Join(err, temp.remove())
 	}
-	return &importer{s: s, temp: temp, ingest: ingest, limit: limit}, nil
+	return &importer{s: s, temp: temp, ingest: ingest, limit: limit, keep: keep}, nil
 }
 
 // knownBodies tells the ingest which bodies the store has.
@@ -94,39 +100,52 @@ func (l *stagedLayer) close() {
 
 // read brings one layer through the pipeline: blob, verification, inflation,
 // DiffID, split. Bodies go to the ingest, names to the tree, the rest to the split
-// metadata.
+// metadata, the blob as it came to a file beside them.
 func (im *importer) read(ctx context.Context, src Source, l *stagedLayer, p *progressor) error {
-	if len(l.desc.URLs) > 0 && foreign(l.desc.MediaType) {
+	return im.unpack(ctx, src, l.desc, l.diffID, p, func(tar io.Reader) error { return im.split(l, tar) })
+}
+
+// unpack reads a layer blob, verifies it and has use read the tar that is in it. A
+// compressed one is kept when the import keeps blobs.
+func (im *importer) unpack(ctx context.Context, src Source, desc ocispec.Descriptor, d DiffID, p *progressor, use func(tar io.Reader) error) error {
+	if len(desc.URLs) > 0 && foreign(desc.MediaType) {
 		return fmt.Errorf("%w: its content is not in the image but at a foreign address; copy it with a tool that fetches foreign layers first", ErrInvalidLayer)
 	}
-	rc, err := src.Blob(ctx, l.desc)
+	rc, err := src.Blob(ctx, desc)
 	if err != nil {
 		return err
 	}
 	defer rc.Close()
 	// An uncompressed blob is hashed once, for the DiffID, and what it holds is the
 	// tar, whatever it begins with.
-	plain := l.desc.Digest == digest.Digest(l.diffID)
-	v := newVerifier(&meter{ctx: ctx, r: rc, p: p}, l.desc, !plain)
+	plain := desc.Digest == digest.Digest(d)
+	v := newVerifier(&meter{ctx: ctx, r: rc, p: p}, desc, !plain)
+	var kept *blob.Staged
+	if im.keep && !plain {
+		if kept, err = im.stageBlob(); err != nil {
+			return err
+		}
+		v.copy = kept
+	}
 	tar := io.NopCloser(io.Reader(v))
 	if !plain {
 		if tar, _, err = compress.Detect(v); err != nil {
-			return corrupt(err)
+			return errors.Join(corrupt(err), im.discard(kept))
 		}
 	}
 	tar = compress.Pipe(tar)
-	err = im.split(l, tar)
+	err = use(tar)
 	if cerr := tar.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return readError(ctx, corrupt(err))
+		return errors.Join(readError(ctx, corrupt(err)), im.discard(kept))
 	}
 	if err := v.finish(); err != nil {
-		return err
+		return errors.Join(err, im.discard(kept))
 	}
 	p.done(false)
-	return nil
+	return im.finishBlob(kept, desc.Digest)
 }
 
 func foreign(mediaType string) bool {

@@ -56,7 +56,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o *ImportOptions) (*Ima
 // importRootfs reads the tar, makes the config and the manifest that fit it, and
 // puts the layer in place unless the store has it.
 func (s *Store) importRootfs(ctx context.Context, r io.Reader, o *ImportOptions) (in *incoming, err error) {
-	im, err := s.newImport(o.MaxBytes)
+	im, err := s.newImport(o.MaxBytes, false)
 	if err != nil {
 		return nil, err
 	}

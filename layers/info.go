@@ -27,6 +27,41 @@ type Info struct {
 	Packs       int64 `json:"packs"`
 	PackBytes   int64 `json:"pack_bytes"`
 	BlobBytes   int64 `json:"blob_bytes"` // manifests, configs
+
+	Forms FormInfo `json:"forms"`
+}
+
+// FormInfo is a summary of the compressed forms that layers came in.
+type FormInfo struct {
+	Count int   `json:"count"`
+	Bytes int64 `json:"bytes"` // of all forms together
+	// Kept as they came, and the space of that.
+	Kept      int   `json:"kept"`
+	KeptBytes int64 `json:"kept_bytes"`
+	// Corrected are made anew when they are wanted, from their layer and a correction.
+	Corrected       int   `json:"corrected"`
+	CorrectedBytes  int64 `json:"corrected_bytes"`  // that they have
+	CorrectionBytes int64 `json:"correction_bytes"` // that they take
+	// Gone were not kept.
+	Gone      int   `json:"gone"`
+	GoneBytes int64 `json:"gone_bytes"`
+}
+
+func (i *FormInfo) add(f index.Form) {
+	i.Count++
+	i.Bytes += f.Size
+	switch f.How {
+	case index.FormKept:
+		i.Kept++
+		i.KeptBytes += f.Stored
+	case index.FormCorrected:
+		i.Corrected++
+		i.CorrectedBytes += f.Size
+		i.CorrectionBytes += f.Stored
+	case index.FormGone:
+		i.Gone++
+		i.GoneBytes += f.Size
+	}
 }
 
 // Info counts what the store holds.
@@ -45,6 +80,7 @@ func (s *Store) Info(ctx context.Context) (*Info, error) {
 	out.Objects, out.ObjectBytes = usage(filepath.Join(s.root, "objects"))
 	out.Packs, out.PackBytes = usage(filepath.Join(s.root, "packs"))
 	_, out.BlobBytes = usage(filepath.Join(s.root, "blobs"))
+	out.BlobBytes = max(0, out.BlobBytes-out.Forms.KeptBytes-out.Forms.CorrectionBytes)
 	return out, nil
 }
 
@@ -54,6 +90,10 @@ func (i *Info) addRecords(tx *index.Tx) error {
 		return err
 	}
 	if err := tx.EachName(func(index.Name) error { i.Names++; return nil }); err != nil {
+		return err
+	}
+	err = tx.EachForm(func(_ index.Sum, f index.Form) error { i.Forms.add(f); return nil })
+	if err != nil {
 		return err
 	}
 	return tx.EachLayer(func(l index.Layer) error {

@@ -94,6 +94,11 @@ type incoming struct {
 	config      config
 	diffIDs     []DiffID
 	layers      []index.Layer // the records of layers that are new, filled by the import
+
+	// keep says that the layers' compressed blobs shall be in the store afterwards; kept
+	// are the sizes of those that the import has put there.
+	keep bool
+	kept map[digest.Digest]int64
 }
 
 func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
@@ -128,14 +133,15 @@ func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
 	}, nil
 }
 
-// importLayers reads the layers that the store does not have and puts them in
-// place, not yet visible.
+// importLayers reads the layers and blobs that the store does not have and puts
+// them in place, not yet visible.
 func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *LoadOptions) (err error) {
-	todo, err := s.missingLayers(ctx, in, o)
+	in.keep = !o.DropBlobs
+	todo, err := s.missing(ctx, in, o)
 	if err != nil || len(todo) == 0 {
 		return err
 	}
-	im, err := s.newImport(o.MaxBytes)
+	im, err := s.newImport(o.MaxBytes, in.keep)
 	if err != nil {
 		return err
 	}
@@ -143,18 +149,21 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *L
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
 	staged := make([]*stagedLayer, len(in.diffIDs))
-	for _, i := range todo {
+	for _, t := range todo {
 		g.Go(func() error {
 			if gctx.Err() != nil {
 				return gctx.Err()
 			}
-			l := &stagedLayer{diffID: in.diffIDs[i], desc: in.manifest.Layers[i]}
-			p := progress(o.Progress, in, i)
+			p := progress(o.Progress, in, t.place)
+			if t.onlyBlob {
+				return im.readBlob(gctx, src, in.manifest.Layers[t.place], in.diffIDs[t.place], p)
+			}
+			l := &stagedLayer{diffID: in.diffIDs[t.place], desc: in.manifest.Layers[t.place]}
 			if err := im.read(gctx, src, l, p); err != nil {
 				l.close()
 				return fmt.Errorf("layer %s: %w", l.diffID, err)
 			}
-			staged[i] = l
+			staged[t.place] = l
 			return nil
 		})
 	}
@@ -166,27 +175,43 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *L
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	in.layers, err = im.publish(ctx, in, staged)
+	if in.layers, err = im.publish(ctx, in, staged); err != nil {
+		return err
+	}
+	in.kept, err = im.publishBlobs()
 	return err
 }
 
-// missingLayers returns the places in the stack of the layers that have to be
-// read, each DiffID once.
-func (s *Store) missingLayers(ctx context.Context, in *incoming, o *LoadOptions) ([]int, error) {
-	var todo []int
+// A task is a layer that has to be read.
+type task struct {
+	place    int  // in the stack
+	onlyBlob bool // the store has the layer, but not the compressed form
+}
+
+// missing returns what has to be read, each DiffID and each compressed form once.
+func (s *Store) missing(ctx context.Context, in *incoming, o *LoadOptions) ([]task, error) {
+	var todo []task
 	err := s.index.View(ctx, func(tx *index.Tx) error {
 		todo = todo[:0]
+		blobs := map[digest.Digest]bool{}
 		for i, d := range in.diffIDs {
-			if slices.Index(in.diffIDs, d) != i {
-				continue
-			}
 			_, err := tx.Layer(digest.Digest(d))
-			switch {
-			case errors.Is(err, index.ErrNotFound):
-				todo = append(todo, i)
-			case err != nil:
+			if err != nil && !errors.Is(err, index.ErrNotFound) {
 				return err
-			default:
+			}
+			known := err == nil || slices.Index(in.diffIDs, d) != i
+			blob := in.manifest.Layers[i].Digest
+			wanted := in.keep && blob != digest.Digest(d) && !blobs[blob]
+			if known && wanted {
+				if wanted, err = s.lacksForm(tx, blob, d); err != nil {
+					return err
+				}
+			}
+			blobs[blob] = true
+			switch {
+			case !known || wanted:
+				todo = append(todo, task{place: i, onlyBlob: known})
+			case slices.Index(in.diffIDs, d) == i:
 				progress(o.Progress, in, i).done(true)
 			}
 		}
@@ -242,12 +267,8 @@ func putLayers(tx *index.Tx, in *incoming) error {
 		if err != nil {
 			return err
 		}
-		blob := layerBlob(in.manifest.Layers[i])
-		if !slices.ContainsFunc(l.Blobs, func(b ocispec.Descriptor) bool { return b.Digest == blob.Digest }) {
-			l.Blobs = append(l.Blobs, blob)
-			if err := tx.PutLayer(l); err != nil {
-				return err
-			}
+		if err := putForm(tx, in, &l, in.manifest.Layers[i]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -24,6 +24,9 @@ type LoadOptions struct {
 	// MaxBytes limits the sum of the uncompressed layers that are read; 0 means no
 	// limit. A larger image is refused with ErrTooLarge.
 	MaxBytes int64
+	// DropBlobs does without the compressed layers as they came. The image then takes
+	// less space, but goes out with other digests than those that it came in with.
+	DropBlobs bool
 	// Progress is called, from several goroutines, as the load proceeds.
 	Progress func(Progress)
 }

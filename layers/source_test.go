@@ -107,6 +107,8 @@ func marshal(t testing.TB, v any) []byte {
 	return raw
 }
 
+func unmarshal(raw []byte, v any) error { return json.Unmarshal(raw, v) }
+
 // member is one member of a tar for tests.
 type member struct {
 	tar.Header

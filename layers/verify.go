@@ -18,6 +18,7 @@ type verifier struct {
 	r    io.Reader
 	desc ocispec.Descriptor
 	hash hash.Hash // nil: somebody else checks the digest
+	copy io.Writer // nil: nobody wants a copy
 	n    int64
 }
 
@@ -40,6 +41,11 @@ func (v *verifier) Read(p []byte) (int, error) {
 	}
 	if v.hash != nil {
 		v.hash.Write(p[:n])
+	}
+	if v.copy != nil && n > 0 {
+		if _, werr := v.copy.Write(p[:n]); werr != nil {
+			return 0, werr
+		}
 	}
 	return n, err
 }

@@ -55,6 +55,7 @@ var exitCodes = []struct {
 	{layers.ErrImageUnknown, exitNotFound},
 	{layers.ErrContainerUnknown, exitNotFound},
 	{layers.ErrLayerUnknown, exitNotFound},
+	{layers.ErrBlobGone, exitNotFound},
 	{control.ErrNotMounted, exitNotFound},
 	{archive.ErrNoImage, exitNotFound},
 	{layers.ErrInUse, exitInUse},

@@ -23,6 +23,7 @@ var decided = map[string]struct {
 }{
 	"ErrImageUnknown": {layers.ErrImageUnknown, exitNotFound},
 	"ErrLayerUnknown": {layers.ErrLayerUnknown, exitNotFound},
+	"ErrBlobGone":     {layers.ErrBlobGone, exitNotFound},
 	"ErrAmbiguous":    {layers.ErrAmbiguous, exitFailure},
 	"ErrInvalidName":  {layers.ErrInvalidName, exitUsage},
 	"ErrInUse":        {layers.ErrInUse, exitInUse},

@@ -93,6 +93,7 @@ func (r *infoReport) print(w io.Writer) error {
 	line("large files", fmt.Sprintf("%s in %s", size(r.ObjectBytes), count(r.Objects, "object")))
 	line("small files", fmt.Sprintf("%s in %s", size(r.PackBytes), count(r.Packs, "pack")))
 	line("metadata", fmt.Sprintf("%s of layers, %s of images, %s of index", size(r.MetaBytes), size(r.BlobBytes), size(r.IndexBytes)))
+	line("blobs", r.forms())
 	for _, m := range r.Mounts {
 		line("mounted", fmt.Sprintf("%s (process %d)", m.Mountpoint, m.PID))
 	}
@@ -105,4 +106,17 @@ func (r *infoReport) print(w io.Writer) error {
 	fmt.Fprintln(w, "\nsettings, and where they come from:")
 	printSettings(tw, r.Settings)
 	return tw.Flush()
+}
+
+// forms says how the compressed layers can be given out as they came in.
+func (r *infoReport) forms() string {
+	f := r.Forms
+	text := fmt.Sprintf("%s in %s as received", size(f.KeptBytes), count(int64(f.Kept), "compressed layer"))
+	if f.Corrected > 0 {
+		text += fmt.Sprintf(", %s of corrections for %d (%s)", size(f.CorrectionBytes), f.Corrected, size(f.CorrectedBytes))
+	}
+	if f.Gone > 0 {
+		text += fmt.Sprintf(", %d not kept", f.Gone)
+	}
+	return text
 }

@@ -24,6 +24,7 @@ type loadOptions struct {
 	platform     *ocispec.Platform
 	allPlatforms bool
 	maxSize      int64
+	dropBlobs    bool
 	quiet        bool
 	stdin        io.Reader
 	out          io.Writer
@@ -45,13 +46,15 @@ Examples:
    podman save alpine | layerfs load
    layerfs load --name me/app:1 ./layout        # give the image this name
    layerfs load --platform linux/arm64 multi.tar
-   layerfs load --max-size 10GB untrusted.tar   # refuse more uncompressed bytes`,
+   layerfs load --max-size 10GB untrusted.tar   # refuse more uncompressed bytes
+   layerfs load --keep-blobs=false big.tar      # less space, other digests on the way out`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "input", Aliases: []string{"i"}, Usage: "`FILE`, directory, or - for standard input"},
 			&cli.StringSliceFlag{Name: "name", Aliases: []string{"n"}, Usage: "`NAME` for the image instead of those in the archive; can be repeated"},
 			&cli.StringFlag{Name: "platform", Usage: "load the image for `OS/ARCH[/VARIANT]` instead of this machine's"},
 			&cli.BoolFlag{Name: "all-platforms", Usage: "load the images of all platforms"},
 			&cli.StringFlag{Name: "max-size", Usage: "refuse images whose layers have more than `SIZE` uncompressed, such as 10GB"},
+			&cli.BoolFlag{Name: "keep-blobs", Value: true, Usage: "keep compressed layers as they are, so that the image goes out with the digests it came in with"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
 		},
 		Action: func(c *cli.Context) error {
@@ -72,7 +75,7 @@ func (e *env) loadOptions(c *cli.Context) (*loadOptions, error) {
 	}
 	o := &loadOptions{
 		input: c.String("input"), names: c.StringSlice("name"), allPlatforms: c.Bool("all-platforms"),
-		quiet: c.Bool("quiet"), stdin: interruptible(c.Context, e.stdin), out: e.stdout, progress: e.stderr,
+		dropBlobs: !c.Bool("keep-blobs"), quiet: c.Bool("quiet"), stdin: interruptible(c.Context, e.stdin), out: e.stdout, progress: e.stderr,
 	}
 	if c.Args().Present() {
 		if o.input != "" {
@@ -166,7 +169,7 @@ func (o *loadOptions) loadOne(ctx context.Context, st *layers.Store, img archive
 	if len(o.names) > 0 {
 		names = o.names
 	}
-	lo := &layers.LoadOptions{Names: names, MaxBytes: o.maxSize}
+	lo := &layers.LoadOptions{Names: names, MaxBytes: o.maxSize, DropBlobs: o.dropBlobs}
 	if !o.quiet {
 		p := newProgress(o.progress)
 		defer p.close()

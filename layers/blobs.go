@@ -1,0 +1,178 @@
+package layers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/blob"
+)
+
+// A LayerBlob is an open layer blob: the exact bytes that an image came with. Who
+// reads it up to io.EOF has the right bytes; a wrong one is ErrDamaged in its place.
+type LayerBlob struct {
+	digest digest.Digest
+	size   int64
+	r      io.Reader
+	hash   hash.Hash
+	n      int64
+	file   *os.File     // nil unless the blob itself is kept
+	close  func() error // nil: nothing
+}
+
+// OpenLayerBlob opens the layer blob that a manifest names: kept as it came, or made
+// anew while it is read. It returns ErrLayerUnknown when no layer came as this blob,
+// and ErrBlobGone when one did but its bytes cannot be had. The caller closes it.
+//
+// Only the digest of desc counts, and its size when it is not 0.
+func (s *Store) OpenLayerBlob(ctx context.Context, desc ocispec.Descriptor) (*LayerBlob, error) {
+	if _, err := parseDigest(string(desc.Digest)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLayerUnknown, err)
+	}
+	for try := 0; ; try++ {
+		b, err := s.openLayerBlob(ctx, desc.Digest)
+		if errors.Is(err, blob.ErrNotFound) && try < openAttempts {
+			continue // it has just been replaced by a way to make it
+		}
+		if err != nil {
+			return nil, missingBlob(err)
+		}
+		if desc.Size != 0 && desc.Size != b.size {
+			return nil, errors.Join(fmt.Errorf("%w: blob %s has %d bytes, but its descriptor says %d", ErrVerification, desc.Digest, b.size, desc.Size), b.Close())
+		}
+		return b, nil
+	}
+}
+
+// openAttempts is how often the record of a blob is read again when its file is not
+// where the record says.
+const openAttempts = 3
+
+func missingBlob(err error) error {
+	if errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("%w: %w; load its image again", ErrDamaged, err)
+	}
+	return err
+}
+
+func (s *Store) openLayerBlob(ctx context.Context, d digest.Digest) (*LayerBlob, error) {
+	var f index.Form
+	plain := false
+	err := s.index.View(ctx, func(tx *index.Tx) (err error) {
+		f, err = tx.Form(sumOf(d))
+		if errors.Is(err, index.ErrNotFound) {
+			_, err = tx.Layer(d)
+			plain = err == nil
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, index.ErrNotFound):
+		return nil, fmt.Errorf("%w: blob %s", ErrLayerUnknown, d)
+	case err != nil:
+		return nil, err
+	case plain:
+		return s.openPlain(d)
+	}
+	return s.openForm(d, f)
+}
+
+// openForm opens a compressed form.
+func (s *Store) openForm(d digest.Digest, f index.Form) (*LayerBlob, error) {
+	switch f.How {
+	case index.FormKept:
+		file, err := s.blobs.OpenBlob(sumOf(d))
+		if err != nil {
+			return nil, err
+		}
+		return &LayerBlob{digest: d, size: f.Size, r: file, hash: sha256.New(), file: file, close: file.Close}, nil
+	case index.FormGone:
+		return nil, fmt.Errorf("%w: %s", ErrBlobGone, d)
+	}
+	return nil, fmt.Errorf("%w: blob %s can be had in a way (%v) that this layerfs does not know; use a newer layerfs", ErrNewer, d, f.How)
+}
+
+// openPlain opens the tar of a layer, which is the blob that it came as.
+func (s *Store) openPlain(d digest.Digest) (*LayerBlob, error) {
+	l, err := s.OpenLayer(DiffID(d))
+	if err != nil {
+		return nil, err
+	}
+	tar, err := l.Tar()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	r := io.NewSectionReader(tar, 0, tar.Size())
+	return &LayerBlob{digest: d, size: tar.Size(), r: r, hash: sha256.New(), close: l.Close}, nil
+}
+
+// Digest returns the digest of the blob.
+func (b *LayerBlob) Digest() digest.Digest { return b.digest }
+
+// Size returns the size of the blob.
+func (b *LayerBlob) Size() int64 { return b.size }
+
+// File returns the file of the store that holds the blob and nothing else, nil when
+// there is none. What is read from it is not verified. It is closed with the blob.
+func (b *LayerBlob) File() *os.File { return b.file }
+
+// Read implements io.Reader.
+func (b *LayerBlob) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.hash.Write(p[:n])
+	b.n += int64(n)
+	switch {
+	case b.n > b.size, err == io.EOF && b.n != b.size:
+		return 0, fmt.Errorf("%w: blob %s has not the %d bytes that it should have; load its image again", ErrDamaged, b.digest, b.size)
+	case err == io.EOF:
+		if got := digest.NewDigest(digest.SHA256, b.hash); got != b.digest {
+			return 0, fmt.Errorf("%w: blob %s comes out with the digest %s; load its image again", ErrDamaged, b.digest, got)
+		}
+	case err != nil:
+		return n, fmt.Errorf("blob %s: %w", b.digest, err)
+	}
+	return n, err
+}
+
+// Close releases the blob.
+func (b *LayerBlob) Close() error {
+	if b.close == nil {
+		return nil
+	}
+	return b.close()
+}
+
+// A LayerForm is a compressed form that a layer came in.
+type LayerForm struct {
+	Digest digest.Digest `json:"digest"`
+	Layer  DiffID        `json:"layer"`
+	Size   int64         `json:"size"`
+	How    string        `json:"how"`    // gone, kept, corrected
+	Stored int64         `json:"stored"` // bytes that the store needs for it
+}
+
+// LayerForms returns all compressed forms in the order of their digests.
+func (s *Store) LayerForms(ctx context.Context) ([]LayerForm, error) {
+	var out []LayerForm
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		out = out[:0]
+		return tx.EachForm(func(sum index.Sum, f index.Form) error {
+			out = append(out, LayerForm{Digest: digestOf(sum), Layer: DiffID(digestOf(f.Layer)), Size: f.Size, How: f.How.String(), Stored: f.Stored})
+			return nil
+		})
+	})
+	return out, err
+}
+
+func digestOf(sum index.Sum) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
+}
