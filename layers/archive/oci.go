@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/internal/platform"
 )
 
 const (
@@ -176,7 +178,7 @@ func (w *walker) all(descs []ocispec.Descriptor, at place) ([]int, error) {
 
 // visit looks at one descriptor.
 func (w *walker) visit(desc ocispec.Descriptor, at place) ([]int, error) {
-	if isAttestation(desc) {
+	if platform.IsAttestation(desc) {
 		return nil, nil
 	}
 	if name := annotated(desc.Annotations, w.docker); name != "" {
@@ -292,13 +294,4 @@ func isImage(doc document) bool {
 	return len(doc.Layers) == 0 || slices.ContainsFunc(doc.Layers, func(d ocispec.Descriptor) bool {
 		return d.MediaType == "" || strings.Contains(d.MediaType, ".tar")
 	})
-}
-
-// isAttestation recognizes what buildkit puts beside the images of an index.
-func isAttestation(desc ocispec.Descriptor) bool {
-	if desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" {
-		return true
-	}
-	p := desc.Platform
-	return p != nil && p.OS == "unknown" && p.Architecture == "unknown"
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/internal/platform"
 )
 
 func TestNames(t *testing.T) {
@@ -74,7 +76,7 @@ func TestSelect(t *testing.T) {
 
 	var got []string
 	for _, img := range images {
-		s := strings.Join(img.Names, " ") + " " + platformString(img.Platform)
+		s := strings.Join(img.Names, " ") + " " + platform.Text(img.Platform)
 		if img.Artifact {
 			s = "artifact"
 		}
@@ -109,10 +111,10 @@ func TestSelect(t *testing.T) {
 		}
 		got, err := Select(images, &tt.platform)
 		if (err != nil) != (want == nil) || err != nil && !errors.Is(err, ErrNoImage) {
-			t.Errorf("%s: %v", platformString(&tt.platform), err)
+			t.Errorf("%s: %v", platform.Text(&tt.platform), err)
 		}
 		if !slices.EqualFunc(got, want, func(a, b Image) bool { return a.Source == b.Source }) {
-			t.Errorf("%s: got %d images, want %d", platformString(&tt.platform), len(got), len(want))
+			t.Errorf("%s: got %d images, want %d", platform.Text(&tt.platform), len(got), len(want))
 		}
 	}
 	// Without a wish, what exists for one platform only is taken.

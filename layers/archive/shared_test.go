@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerfs/layerfs/internal/platform"
 	"github.com/layerfs/layerfs/internal/testenv"
 )
 
@@ -49,7 +50,7 @@ func TestRealImages(t *testing.T) {
 				t.Errorf("got %q, ID %s, artifact %v; want %q, %s", img.Names, img.ID, img.Artifact, tt.names, tt.id)
 			}
 			if img.Platform == nil || img.Platform.OS != "linux" || img.Platform.Architecture != "amd64" {
-				t.Errorf("platform %s", platformString(img.Platform))
+				t.Errorf("platform %s", platform.Text(img.Platform))
 			}
 			if got := saveImage(t, img); len(got.Layers) != tt.layers {
 				t.Errorf("got %d layers, want %d", len(got.Layers), tt.layers)
