@@ -38,6 +38,8 @@ type Image struct {
 type Manifest struct {
 	Descriptor ocispec.Descriptor   `json:"descriptor"`
 	Layers     []ocispec.Descriptor `json:"layers"`
+	// Indexes are the indexes (manifest lists) that the manifest was found through.
+	Indexes []ocispec.Descriptor `json:"indexes,omitempty"`
 }
 
 // A LayerRecord is a named place on top of a stack of layers: what somebody created

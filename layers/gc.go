@@ -46,7 +46,11 @@ func (s *Store) GC(ctx context.Context, dryRun bool) (*Collected, error) {
 		return nil, err
 	}
 	defer release()
-	return s.collect(ctx, dryRun)
+	c, err := s.collect(ctx, dryRun)
+	if err != nil {
+		return nil, err
+	}
+	return c, s.sweepPartials(dryRun, c)
 }
 
 // tryCollect collects unless imports are running; then it returns ErrBusy at once.
@@ -107,6 +111,9 @@ func (c *collection) markRecords(ctx context.Context) error {
 			c.blobs[sumOf(img.Config.Digest)] = true
 			for _, m := range img.Manifests {
 				c.blobs[sumOf(m.Descriptor.Digest)] = true
+				for _, d := range m.Indexes {
+					c.blobs[sumOf(d.Digest)] = true
+				}
 			}
 			return nil
 		})

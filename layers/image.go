@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerfs/layerfs/index"
 )
@@ -186,21 +187,39 @@ func resolveDigest(tx *index.Tx, name string) (index.Image, string, error) {
 	for _, candidate := range candidates(name) {
 		repo, _, dgst := SplitName(candidate)
 		var found *index.Name
+		var out index.Image
 		err := tx.EachName(func(n index.Name) error {
-			if r, _, _ := SplitName(n.Name); r == repo && n.Manifest.Digest == dgst {
-				found = &n
+			if r, _, _ := SplitName(n.Name); r != repo || found != nil {
+				return nil
 			}
-			return nil
+			img, err := tx.Image(n.Image)
+			if err == nil && hasDigest(img, n, dgst) {
+				found, out = &n, img
+			}
+			return err
 		})
 		if err != nil {
 			return index.Image{}, "", err
 		}
 		if found != nil {
-			img, err := tx.Image(found.Image)
-			return img, found.Name, err
+			return out, found.Name, nil
 		}
 	}
 	return index.Image{}, "", index.ErrNotFound
+}
+
+// hasDigest says whether a digest is that of the manifest that a name stands for, or
+// of an index that it was found through.
+func hasDigest(img index.Image, n index.Name, d digest.Digest) bool {
+	if n.Manifest.Digest == d {
+		return true
+	}
+	for _, m := range img.Manifests {
+		if m.Descriptor.Digest == n.Manifest.Digest {
+			return slices.ContainsFunc(m.Indexes, func(x ocispec.Descriptor) bool { return x.Digest == d })
+		}
+	}
+	return false
 }
 
 // minPrefix is the shortest abbreviation of an ID.

@@ -40,6 +40,7 @@ func (s *Store) Load(ctx context.Context, src Source, o *LoadOptions) (*Image, e
 	if err != nil {
 		return nil, err
 	}
+	in.rawIndexes = o.Indexes
 	for range loadAttempts {
 		if err = s.loadImage(ctx, src, in, names, o); !errors.Is(err, errLayerGone) {
 			break
@@ -90,6 +91,7 @@ type incoming struct {
 	desc        ocispec.Descriptor
 	rawManifest []byte
 	rawConfig   []byte
+	rawIndexes  [][]byte
 	manifest    ocispec.Manifest
 	config      config
 	diffIDs     []DiffID
@@ -141,6 +143,9 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *L
 	if err != nil || len(todo) == 0 {
 		return err
 	}
+	if a, ok := src.(Announced); ok {
+		a.Announce(in.blobs(todo))
+	}
 	im, err := s.newImport(o.MaxBytes, in.keep)
 	if err != nil {
 		return err
@@ -180,6 +185,15 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *L
 	}
 	in.kept, err = im.publishBlobs()
 	return err
+}
+
+// blobs returns the descriptors of layers.
+func (in *incoming) blobs(todo []task) []ocispec.Descriptor {
+	out := make([]ocispec.Descriptor, len(todo))
+	for i, t := range todo {
+		out[i] = in.manifest.Layers[t.place]
+	}
+	return out
 }
 
 // A task is a layer that has to be read.
@@ -223,7 +237,7 @@ func (s *Store) missing(ctx context.Context, in *incoming, o *LoadOptions) ([]ta
 // publishImage makes the image visible: blobs first, then one transaction with
 // its layers, its record and its names.
 func (s *Store) publishImage(ctx context.Context, in *incoming, names []string) error {
-	for _, raw := range [][]byte{in.rawConfig, in.rawManifest} {
+	for _, raw := range append([][]byte{in.rawConfig, in.rawManifest}, in.rawIndexes...) {
 		if _, err := s.blobs.PutBlob(raw); err != nil {
 			return err
 		}
@@ -276,33 +290,6 @@ func putLayers(tx *index.Tx, in *incoming) error {
 
 func layerBlob(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-}
-
-func putImage(tx *index.Tx, in *incoming) error {
-	img, err := tx.Image(in.id)
-	if errors.Is(err, index.ErrNotFound) {
-		img, err = newImage(tx, in)
-	}
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(img.Manifests, func(m index.Manifest) bool { return m.Descriptor.Digest == in.desc.Digest }) {
-		img.Manifests = append(img.Manifests, index.Manifest{Descriptor: in.desc, Layers: in.manifest.Layers})
-		return tx.PutImage(img)
-	}
-	return nil
-}
-
-func newImage(tx *index.Tx, in *incoming) (index.Image, error) {
-	slot, err := tx.NextViewSlot()
-	img := index.Image{
-		ID: in.id, Slot: slot, Config: in.manifest.Config, Platform: in.config.Platform,
-		Created: in.config.Created, Loaded: time.Now().UTC().Round(0),
-	}
-	for _, d := range in.diffIDs {
-		img.Layers = append(img.Layers, digest.Digest(d))
-	}
-	return img, err
 }
 
 // setName points name to the image; a new slot makes the kernel forget what it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -63,7 +64,7 @@ func checkDigestName(name string, img index.Image) error {
 		return nil
 	}
 	for _, m := range img.Manifests {
-		if m.Descriptor.Digest == d {
+		if m.Descriptor.Digest == d || slices.ContainsFunc(m.Indexes, func(x ocispec.Descriptor) bool { return x.Digest == d }) {
 			return nil
 		}
 	}

@@ -16,11 +16,22 @@ type Source interface {
 	Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
 
+// An Announced source wants to know early which layers will be read, so that it can
+// fetch several at once.
+type Announced interface {
+	// Announce is called once with the layers of the manifest that the store does not
+	// have, in the order in which they will be opened.
+	Announce(layers []ocispec.Descriptor)
+}
+
 // LoadOptions change how an image is loaded; nil means the defaults.
 type LoadOptions struct {
 	// Names are given to the image; they are normalized, and a name that another
 	// image holds moves.
 	Names []string
+	// Indexes are the documents of the indexes through which the image's manifest was
+	// found. They are kept with it, and repository@digest finds the image by them.
+	Indexes [][]byte
 	// MaxBytes limits the sum of the uncompressed layers that are read; 0 means no
 	// limit. A larger image is refused with ErrTooLarge.
 	MaxBytes int64

@@ -1,0 +1,115 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// A Partial is a blob on its way into the store: what has been fetched of it so
+// far, in a file below blobs/partial that stays when the fetch is interrupted, so
+// that the next one, in whatever process, goes on where this one stopped. The file
+// is flocked while it is open; collection removes those that are not. What is in it
+// is not verified.
+type Partial struct {
+	*os.File
+	path string // empty: the file has no name, because another process has the blob open
+}
+
+func (s *Store) partialDir() string { return filepath.Join(s.root, "blobs", "partial") }
+
+// OpenPartial opens what there is of a blob, and makes an empty file when there is
+// nothing. When another process is fetching the same blob, the file is a new one
+// without a name. The caller ends it with Close or Discard.
+func (s *Store) OpenPartial(d digest.Digest) (*Partial, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	if _, err := parseDigest(string(d)); err != nil {
+		return nil, err
+	}
+	if err := s.disk.MkdirAll(s.partialDir(), 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.partialDir(), d.Encoded())
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("blob %s: %w", d, err)
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			f.Close()
+			return s.namelessPartial()
+		}
+		if isAt(f, path) {
+			return &Partial{File: f, path: path}, nil
+		}
+		f.Close() // it was removed between the open and the lock
+	}
+}
+
+func (s *Store) namelessPartial() (*Partial, error) {
+	f, err := os.CreateTemp(filepath.Join(s.root, "tmp"), "blob-")
+	if err != nil {
+		return nil, fmt.Errorf("temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.Close()
+		return nil, err
+	}
+	return &Partial{File: f}, nil
+}
+
+// isAt says whether path is still the file that is open.
+func isAt(f *os.File, path string) bool {
+	here, err1 := f.Stat()
+	there, err2 := os.Lstat(path)
+	return err1 == nil && err2 == nil && os.SameFile(here, there)
+}
+
+// Close ends the work with the blob for now; what has been fetched stays.
+func (p *Partial) Close() error {
+	if info, err := p.Stat(); err == nil && info.Size() == 0 {
+		return p.Discard()
+	}
+	return p.File.Close()
+}
+
+// Discard removes what has been fetched.
+func (p *Partial) Discard() error {
+	var err error
+	if p.path != "" && isAt(p.File, p.path) {
+		err = os.Remove(p.path)
+	}
+	return errors.Join(err, p.File.Close())
+}
+
+// sweepPartials removes what interrupted fetches have left and nobody goes on with.
+func (s *Store) sweepPartials(dryRun bool, out *Collected) error {
+	entries, err := os.ReadDir(s.partialDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.partialDir(), e.Name())
+		lock, ok := lockDir(path) // a file does as well
+		if !ok {
+			continue
+		}
+		out.Blobs++
+		out.Bytes += diskUsage(path)
+		if !dryRun {
+			err = errors.Join(err, s.disk.Remove(path))
+		}
+		lock.Close()
+	}
+	return err
+}
