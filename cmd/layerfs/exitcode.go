@@ -12,6 +12,7 @@ import (
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/archive"
+	"github.com/layerfs/layerfs/layers/registry"
 )
 
 // The exit codes, a contract with scripts.
@@ -48,6 +49,7 @@ var exitCodes = []struct {
 	{layers.ErrDamaged, exitVerify},
 	{archive.ErrVerification, exitVerify},
 	{archive.ErrDamaged, exitVerify},
+	{registry.ErrShortName, exitUsage},
 	{layers.ErrBusy, exitBusy},
 	{layers.ErrInvalidName, exitUsage},
 	{config.ErrInvalid, exitUsage},
@@ -58,6 +60,8 @@ var exitCodes = []struct {
 	{layers.ErrBlobGone, exitNotFound},
 	{control.ErrNotMounted, exitNotFound},
 	{archive.ErrNoImage, exitNotFound},
+	{registry.ErrNotFound, exitNotFound},
+	{registry.ErrNoPlatform, exitNotFound},
 	{layers.ErrInUse, exitInUse},
 	{layers.ErrDuplicateID, exitInUse},
 	{layers.ErrDuplicateName, exitInUse},

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/layerfs/layerfs/internal/registrytest"
 	"github.com/layerfs/layerfs/internal/testenv"
 )
 
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "sha256": cmdSHA256, "corrupt": cmdCorrupt, "same": cmdSame,
+			"registry": cmdRegistry,
 		},
 	})
 }
@@ -75,6 +77,7 @@ func setupScript(e *testscript.Env) error {
 	if dir := e.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		e.Setenv("XDG_RUNTIME_DIR", "")
 	}
+	e.Values[testingTB{}] = e.T().(testing.TB)
 	if err := testenv.Have("shared"); err == nil {
 		e.Setenv("SHARED", testenv.Shared(e.T().(testing.TB)))
 	}
@@ -178,6 +181,25 @@ func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
 	if (err == nil) == neg {
 		ts.Fatalf("diff -r says: %v\n%s", err, out)
 	}
+}
+
+// testingTB is the key of the test that runs a script.
+type testingTB struct{}
+
+// cmdRegistry starts a registry until the script ends: registry VAR [user:password].
+// VAR becomes its HOST:PORT.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: registry VAR [user:password]")
+	}
+	o := &registrytest.Options{}
+	if len(args) == 2 {
+		user, password, _ := strings.Cut(args[1], ":")
+		out, err := exec.Command("htpasswd", "-Bbn", user, password).Output()
+		ts.Check(err)
+		o.Htpasswd = string(out)
+	}
+	ts.Setenv(args[0], registrytest.Start(ts.Value(testingTB{}).(testing.TB), o).Addr)
 }
 
 // userBinVariable names the directory with a copy of the command that the ordinary

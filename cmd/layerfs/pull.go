@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/registry"
+)
+
+// pullOptions are the flags of pull.
+type pullOptions struct {
+	refs         []string
+	platform     *ocispec.Platform
+	allPlatforms bool
+	dryRun       bool
+	quiet        bool
+	registry     *registry.Options
+	maxSize      int64
+	out          io.Writer
+	progress     io.Writer
+}
+
+func pullCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "pull", Category: "Images in and out",
+		Usage:     "bring images from a registry into the store",
+		UsageText: "layerfs pull [flags] NAME...",
+		Description: `NAME is a reference with its registry, or a short name, which the aliases and the
+unqualified-search-registries of registries.conf complete. A pull that was
+interrupted goes on where it stopped; layers that the store has are not fetched.
+Prints the ID of each image.
+
+Examples:
+   layerfs pull docker.io/library/alpine:3.20
+   layerfs pull docker://localhost:5000/me/app:1      # loopback registries need no TLS
+   layerfs pull --platform linux/arm64 quay.io/podman/hello
+   layerfs pull --creds me:secret registry.example.com/team/app@sha256:0123…
+   layerfs pull --dry-run docker.io/library/debian    # can it be pulled? fetches no layer`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]` instead of this machine's"},
+			&cli.BoolFlag{Name: "all-platforms", Usage: "pull the images of all platforms; the name goes to this machine's"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "fetch manifest and config only and say what would be pulled"},
+			&cli.StringFlag{Name: "max-size", Usage: "refuse images whose layers have more than `SIZE` uncompressed, such as 10GB"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
+		}, registryFlags()...),
+		Action: func(c *cli.Context) error {
+			o, err := e.pullOptions(c)
+			if err != nil {
+				return err
+			}
+			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
+				return pull(ctx, o, st)
+			})
+		},
+	}
+}
+
+func (e *env) pullOptions(c *cli.Context) (*pullOptions, error) {
+	if err := argCount(c, 1, -1, "the NAME of an image"); err != nil {
+		return nil, err
+	}
+	o := &pullOptions{
+		refs: c.Args().Slice(), allPlatforms: c.Bool("all-platforms"), dryRun: c.Bool("dry-run"),
+		quiet: c.Bool("quiet"), out: e.stdout, progress: e.stderr,
+	}
+	var err error
+	if o.registry, err = registryOptions(c); err != nil {
+		return nil, err
+	}
+	if o.platform, err = platformFlag(c); err != nil {
+		return nil, err
+	}
+	o.maxSize, err = parseSize("max-size", c.String("max-size"))
+	return o, err
+}
+
+// platformFlag reads --platform, which --all-platforms excludes.
+func platformFlag(c *cli.Context) (*ocispec.Platform, error) {
+	text := c.String("platform")
+	if text == "" {
+		return nil, nil
+	}
+	if c.Bool("all-platforms") {
+		return nil, usagef("--platform and --all-platforms exclude each other")
+	}
+	return parsePlatform(text)
+}
+
+// pull brings images into the store and prints their IDs.
+func pull(ctx context.Context, o *pullOptions, st *layers.Store) error {
+	for _, ref := range o.refs {
+		if err := o.one(ctx, st, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *pullOptions) one(ctx context.Context, st *layers.Store, ref string) error {
+	var p *progress
+	ro := *o.registry
+	if !o.quiet && !o.dryRun {
+		p = newProgress(o.progress)
+		defer p.close()
+		ro.Progress = p.fetched
+	}
+	client, err := registry.New(&ro)
+	if err != nil {
+		return err
+	}
+	names, err := client.Resolve(strings.TrimPrefix(ref, registryScheme))
+	if err != nil {
+		return err
+	}
+	remote, err := client.FindAny(ctx, names)
+	if err != nil {
+		return err
+	}
+	chosen, err := o.choose(ctx, remote)
+	if err != nil {
+		return err
+	}
+	for _, c := range chosen {
+		lo := &layers.LoadOptions{Names: []string{c.name}, MaxBytes: o.maxSize}
+		if p != nil {
+			p.restart()
+			lo.Progress = p.layer
+		}
+		img, err := remote.Pull(ctx, st, c.Instance, lo)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		fmt.Fprintln(o.out, img.ID.Encoded())
+	}
+	return nil
+}
+
+// A pullItem is an instance and the name that it gets.
+type pullItem struct {
+	registry.Instance
+	name string
+}
+
+// choose returns the instances to pull. The one for this machine comes last and gets
+// the name, the others are named by their digests.
+func (o *pullOptions) choose(ctx context.Context, r *registry.Remote) ([]pullItem, error) {
+	list, err := r.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	main, err := registry.Select(list, o.platform)
+	if err != nil && (!o.allPlatforms || len(list) == 0) {
+		return nil, fmt.Errorf("%s: %w", r.Name, err)
+	}
+	if err != nil {
+		main = list[0]
+	}
+	var out []pullItem
+	if o.allPlatforms {
+		repository, _, _ := layers.SplitName(r.Name)
+		for _, in := range list {
+			if in.Descriptor.Digest != main.Descriptor.Digest {
+				out = append(out, pullItem{in, repository + "@" + string(in.Descriptor.Digest)})
+			}
+		}
+	}
+	return append(out, pullItem{main, r.Name}), nil
+}
