@@ -28,15 +28,14 @@ type Proxy struct {
 func NewProxy(t testing.TB, addr string) *Proxy {
 	t.Helper()
 	p := &Proxy{cut: map[string]int64{}}
-	back := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
-	back.ErrorLog = quiet
-	back.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
-	back.ModifyResponse = p.cutBody
-	director := back.Director
-	back.Director = func(r *http.Request) {
-		host := r.Host
-		director(r)
-		r.Host = host // so that the registry names the proxy in its answers
+	back := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: addr})
+			r.Out.Host = r.In.Host // so that the registry names the proxy in its answers
+		},
+		ErrorLog:       quiet,
+		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		ModifyResponse: p.cutBody,
 	}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()

@@ -59,7 +59,7 @@ func (c *Client) search(repo, suffix string) ([]reference.Named, error) {
 	}
 	if len(registries) == 0 {
 		return nil, fmt.Errorf("%w: %q: there is no alias for it and no unqualified-search-registries in %s; write the name with its registry, such as docker.io/%s",
-			ErrShortName, repo, sysregistriesv2.ConfigPath(c.sys), familiar(repo)+suffix)
+			ErrShortName, repo, sysregistriesv2.ConfigurationSourceDescription(c.sys), familiar(repo)+suffix)
 	}
 	mode, err := sysregistriesv2.GetShortNameMode(c.sys)
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *Client) places(named reference.Named) ([]place, error) {
 	}
 	// Asked before the name is rewritten: a location elsewhere does not unblock it.
 	if reg.Blocked {
-		return nil, fmt.Errorf("%s: %w: %s says so", named, ErrBlocked, sysregistriesv2.ConfigPath(c.sys))
+		return nil, fmt.Errorf("%s: %w: %s says so", named, ErrBlocked, sysregistriesv2.ConfigurationSourceDescription(c.sys))
 	}
 	sources, err := reg.PullSourcesFromReference(named)
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Client) places(named reference.Named) ([]place, error) {
 		out = append(out, place{s.Reference, s.Endpoint.Insecure})
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%s: %w: %s says so of all its locations", named, ErrBlocked, sysregistriesv2.ConfigPath(c.sys))
+		return nil, fmt.Errorf("%s: %w: %s says so of all its locations", named, ErrBlocked, sysregistriesv2.ConfigurationSourceDescription(c.sys))
 	}
 	return out, nil
 }
