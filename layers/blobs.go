@@ -20,6 +20,7 @@ import (
 // A LayerBlob is an open layer blob: the exact bytes that an image came with. Who
 // reads it up to io.EOF has the right bytes; a wrong one is ErrDamaged in its place.
 type LayerBlob struct {
+	ctx    context.Context
 	digest digest.Digest
 	size   int64
 	r      io.Reader
@@ -46,6 +47,7 @@ func (s *Store) OpenLayerBlob(ctx context.Context, desc ocispec.Descriptor) (*La
 		if err != nil {
 			return nil, missingBlob(err)
 		}
+		b.ctx = ctx
 		if desc.Size != 0 && desc.Size != b.size {
 			return nil, errors.Join(fmt.Errorf("%w: blob %s has %d bytes, but its descriptor says %d", ErrVerification, desc.Digest, b.size, desc.Size), b.Close())
 		}
@@ -125,8 +127,12 @@ func (b *LayerBlob) Size() int64 { return b.size }
 // there is none. What is read from it is not verified. It is closed with the blob.
 func (b *LayerBlob) File() *os.File { return b.file }
 
-// Read implements io.Reader.
+// Read implements io.Reader. It ends with the error of the context that the blob was
+// opened with.
 func (b *LayerBlob) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := b.r.Read(p)
 	b.hash.Write(p[:n])
 	b.n += int64(n)
@@ -141,6 +147,47 @@ func (b *LayerBlob) Read(p []byte) (int, error) {
 		return n, fmt.Errorf("blob %s: %w", b.digest, err)
 	}
 	return n, err
+}
+
+// copyPiece is how much is copied and hashed in one go.
+const copyPiece = 1 << 20
+
+// WriteTo implements io.WriterTo: it writes what has not been read, on one core, and
+// hashes it on another; the kernel copies when w is a file too. What was written is
+// right only when it returns no error.
+func (b *LayerBlob) WriteTo(w io.Writer) (int64, error) {
+	if b.file == nil || b.n != 0 {
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{b}, make([]byte, copyPiece))
+	}
+	hashed := make(chan error, 1)
+	go func() { hashed <- b.hashFile() }()
+	var n int64
+	var err error
+	for err == nil {
+		if err = b.ctx.Err(); err != nil {
+			break
+		}
+		var k int64
+		k, err = io.CopyN(w, b.file, 16*copyPiece)
+		n += k
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	if err == nil {
+		err = <-hashed
+	}
+	if err == nil && n != b.size {
+		err = fmt.Errorf("%w: blob %s has not the %d bytes that it should have; load its image again", ErrDamaged, b.digest, b.size)
+	}
+	return n, err
+}
+
+// hashFile verifies the file that is the blob.
+func (b *LayerBlob) hashFile() error {
+	v := &LayerBlob{ctx: b.ctx, digest: b.digest, size: b.size, r: io.NewSectionReader(b.file, 0, b.size+1), hash: b.hash}
+	_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{v}, make([]byte, copyPiece))
+	return err
 }
 
 // Close releases the blob.

@@ -53,8 +53,9 @@ func (s *Store) checkForm(ctx context.Context, d digest.Digest, f index.Form, fa
 		return missingBlob(err)
 	}
 	defer b.Close()
+	b.ctx = ctx
 	if !fast {
-		_, err = io.Copy(&ctxWriter{ctx, io.Discard}, b)
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, copyPiece))
 		return err
 	}
 	if b.file == nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
@@ -16,10 +17,12 @@ import (
 
 // saveOptions are the flags of save.
 type saveOptions struct {
-	images []string
-	output string
-	format archive.Format
-	out    io.Writer
+	images      []string
+	output      string
+	format      archive.Format
+	compression archive.Compression
+	out         io.Writer
+	notes       io.Writer
 }
 
 func saveCommand(e *env) *cli.Command {
@@ -27,18 +30,23 @@ func saveCommand(e *env) *cli.Command {
 		Name: "save", Category: "Images in and out",
 		Usage:     "write images to an archive or layout",
 		UsageText: "layerfs save [-o FILE|DIR] [--format FORMAT] NAME...",
-		Description: `Manifests and configs are written as they came in. A layer that came in uncompressed
-keeps its digest; others are compressed anew with gzip and their manifest is adapted,
-the image's ID stays. An archive appears under its name when it is complete.
+		Description: `Manifests and configs are written as they came in. In the OCI formats compressed
+layers too, bit for bit: the image goes out with the digest that it came in with. Only
+when a layer was not kept (load --keep-blobs=false), or --compression wants another,
+layers are compressed anew and the manifest is adapted, which is said; the image's ID
+stays. docker-archive has layers uncompressed. The same images give the same bytes. An
+archive appears under its name when it is complete.
 
 Examples:
    layerfs save -o alpine.tar alpine                       # for docker load, podman load
    layerfs save --format oci-archive -o two.tar alpine debian:12
    layerfs save --format oci-dir -o layout alpine
+   layerfs save --format oci-dir --compression zstd -o smaller alpine
    layerfs save alpine | ssh host podman load`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, or for oci-dir to the new directory, instead of standard output"},
 			&cli.StringFlag{Name: "format", Value: "docker-archive", Usage: "`FORMAT`: docker-archive, oci-archive or oci-dir"},
+			&cli.StringFlag{Name: "compression", Value: "keep", Usage: "`COMPRESSION` of layers in OCI formats: keep, none, gzip or zstd"},
 		},
 		BashComplete: completeNames(e),
 		Action: func(c *cli.Context) error {
@@ -49,7 +57,17 @@ Examples:
 			if err != nil {
 				return usagef("%v", err)
 			}
-			o := &saveOptions{images: c.Args().Slice(), output: c.String("output"), format: format, out: e.stdout}
+			compression, err := archive.ParseCompression(c.String("compression"))
+			if err != nil {
+				return usagef("--compression: %v", err)
+			}
+			if compression != archive.KeepCompression && format == archive.FormatDockerArchive {
+				return usagef("--compression is for oci-archive and oci-dir; a docker-archive has layers uncompressed")
+			}
+			o := &saveOptions{
+				images: c.Args().Slice(), output: c.String("output"), format: format, compression: compression,
+				out: e.stdout, notes: e.stderr,
+			}
 			if o.output == "-" {
 				o.output = ""
 			}
@@ -72,13 +90,26 @@ func save(ctx context.Context, o *saveOptions, st *layers.Store) error {
 	if err != nil {
 		return err
 	}
+	wo := &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Changed: o.changed}
 	if o.format == archive.FormatOCIDir {
-		return archive.WriteDir(ctx, o.output, images)
+		return archive.WriteDir(ctx, o.output, images, wo)
 	}
-	wo := &archive.WriteOptions{TempDir: saveTemp(st)}
 	return writeOutput(o.output, o.out, func(w io.Writer) error {
 		return archive.Write(ctx, w, o.format, images, wo)
 	})
+}
+
+// changed says that an image goes out with another digest than it came in with.
+func (o *saveOptions) changed(img *archive.SaveImage, manifest ocispec.Descriptor) {
+	name := digest.FromBytes(img.Config).Encoded()[:12]
+	if len(img.Names) > 0 {
+		name = img.Names[0]
+	}
+	why := "its compressed layers were not kept"
+	if o.compression != archive.KeepCompression {
+		why = "as --compression wants"
+	}
+	fmt.Fprintf(o.notes, "%s has the new manifest %s instead of %s: %s\n", name, manifest.Digest, img.Desc.Digest, why)
 }
 
 // saveTemp is where compressed layers wait until their size is known: in the store,
@@ -143,6 +174,7 @@ func saveImage(st *layers.Store, img *layers.Image, name string, known map[diges
 		s.Layers = append(s.Layers, archive.SaveLayer{
 			DiffID: l.DiffID, Size: l.Size, Desc: m.Layers[i],
 			Open: func() (io.ReadCloser, error) { return openTar(st, d) },
+			Blob: func(ctx context.Context) (archive.Blob, error) { return st.OpenLayerBlob(ctx, m.Layers[i]) },
 		})
 	}
 	return s, nil

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/internal/compress"
 )
 
 // A SaveImage is an image to write.
@@ -41,6 +43,17 @@ type SaveLayer struct {
 	Desc ocispec.Descriptor
 	// Open returns the uncompressed tar. It is checked against DiffID and Size.
 	Open func() (io.ReadCloser, error)
+	// Blob returns the bytes that Desc names, for a layer that came compressed. Nil, and
+	// layers.ErrBlobGone, mean that they cannot be had any more.
+	Blob func(context.Context) (Blob, error)
+}
+
+// A Blob is a compressed layer as it came. WriteTo verifies it: without an error
+// what was written has the digest.
+type Blob interface {
+	io.WriterTo
+	io.Closer
+	Size() int64
 }
 
 // WriteOptions change how images are written; nil means the defaults.
@@ -48,6 +61,39 @@ type WriteOptions struct {
 	// TempDir holds a compressed layer until its size is known; "" means the system's
 	// directory. The file has no name there.
 	TempDir string
+	// Compression is what OCI formats have layers in. KeepCompression leaves them as
+	// they came; any other gives an image other digests, all but its ID.
+	Compression Compression
+	// Changed is called for an image of an OCI format that got another manifest than it
+	// came with, with the descriptor of that.
+	Changed func(img *SaveImage, manifest ocispec.Descriptor)
+}
+
+// A Compression is how layers are compressed in OCI formats.
+type Compression uint8
+
+// The compressions. What is not kept is compressed with gzip also with
+// KeepCompression.
+const (
+	KeepCompression Compression = iota
+	CompressNone
+	CompressGzip
+	CompressZstd
+)
+
+var compressionNames = map[Compression]string{KeepCompression: "keep", CompressNone: "none", CompressGzip: "gzip", CompressZstd: "zstd"}
+
+// String returns "keep", "none", "gzip" or "zstd".
+func (c Compression) String() string { return compressionNames[c] }
+
+// ParseCompression is the reverse of String.
+func ParseCompression(s string) (Compression, error) {
+	for c, name := range compressionNames {
+		if s == name {
+			return c, nil
+		}
+	}
+	return KeepCompression, fmt.Errorf("compression %q is not known; use keep, none, gzip or zstd", s)
 }
 
 // Write writes images as one archive in format FormatDockerArchive or
@@ -61,7 +107,7 @@ func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, 
 	if len(images) == 0 {
 		return fmt.Errorf("%w to write", ErrNoImage)
 	}
-	s := &tarSink{w: tar.NewWriter(w), temp: o.TempDir}
+	s := newTarSink(w, o.TempDir)
 	switch format {
 	case FormatDockerArchive:
 		if err := writeDocker(ctx, s, images); err != nil {
@@ -69,49 +115,28 @@ func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, 
 		}
 	case FormatOCIArchive:
 		for _, dir := range []string{"blobs/", "blobs/sha256/"} {
-			if err := s.w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}); err != nil {
+			if err := s.header(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}); err != nil {
 				return err
 			}
 		}
-		if err := writeOCI(ctx, s, images); err != nil {
+		if err := writeOCI(ctx, s, images, o); err != nil {
 			return err
 		}
 	default:
 		return fmt.Errorf("format %v cannot be written as a stream; oci-dir needs WriteDir", format)
 	}
-	return s.w.Close()
+	return s.end()
 }
 
 // A sink takes the files of an archive.
 type sink interface {
 	// put adds a file of size bytes. No name is put twice.
-	put(name string, size int64, r io.Reader) error
+	put(name string, size int64, from io.WriterTo) error
 	// temporary returns a file to write to until the size and the name are known.
 	temporary() (*os.File, error)
 	// adopt adds what was written to a file that temporary returned. It closes f,
 	// also on error.
 	adopt(name string, size int64, f *os.File) error
-}
-
-// A tarSink writes a tar. All that could differ from one run to the next is zero.
-type tarSink struct {
-	w    *tar.Writer
-	temp string
-}
-
-func (s *tarSink) put(name string, size int64, r io.Reader) error {
-	if err := s.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
-		return err
-	}
-	_, err := io.CopyBuffer(struct{ io.Writer }{s.w}, struct{ io.Reader }{r}, make([]byte, 256<<10))
-	return err
-}
-
-func (s *tarSink) temporary() (*os.File, error) { return tempFile(s.temp) }
-
-func (s *tarSink) adopt(name string, size int64, f *os.File) error {
-	defer f.Close()
-	return s.put(name, size, io.NewSectionReader(f, 0, size))
 }
 
 // putDocument adds a small file.
@@ -171,12 +196,14 @@ func (r *layerReader) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (r *layerReader) Close() error { return r.rc.Close() }
 
-// putLayer adds an uncompressed layer.
+// putLayer adds an uncompressed layer. It is put together and hashed on another core
+// than it is written on.
 func putLayer(ctx context.Context, s sink, name string, l *SaveLayer) error {
-	r, err := openLayer(ctx, l)
+	lr, err := openLayer(ctx, l)
 	if err != nil {
 		return err
 	}
+	r := compress.Pipe(lr)
 	defer r.Close()
-	return s.put(name, l.Size, r)
+	return s.put(name, l.Size, r.(io.WriterTo))
 }

@@ -15,8 +15,11 @@ import (
 // WriteDir writes images as an OCI layout directory, which must not exist yet or be
 // empty; otherwise the error wraps fs.ErrExist. The directory appears whole and synced
 // or not at all: it is written beside its place and renamed. The same images give
-// the same files.
-func WriteDir(ctx context.Context, dir string, images []SaveImage) (err error) {
+// the same files; o.TempDir is not used.
+func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptions) (err error) {
+	if o == nil {
+		o = &WriteOptions{}
+	}
 	if len(images) == 0 {
 		return fmt.Errorf("%w to write", ErrNoImage)
 	}
@@ -33,7 +36,7 @@ func WriteDir(ctx context.Context, dir string, images []SaveImage) (err error) {
 	if err := os.MkdirAll(filepath.Join(s.root, "blobs", "sha256"), 0o777); err != nil {
 		return err
 	}
-	if err := writeOCI(ctx, s, images); err != nil {
+	if err := writeOCI(ctx, s, images, o); err != nil {
 		return err
 	}
 	for _, d := range []string{"blobs/sha256", "blobs", "."} {
@@ -68,12 +71,15 @@ type dirSink struct {
 	temp int // files made so far
 }
 
-func (s *dirSink) put(name string, _ int64, r io.Reader) error {
+func (s *dirSink) put(name string, size int64, from io.WriterTo) error {
 	f, err := s.temporary()
 	if err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	n, err := from.WriteTo(f)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s: %w: it has %d bytes instead of %d", name, ErrVerification, n, size)
+	}
 	if err != nil {
 		f.Close()
 		return err

@@ -4,30 +4,34 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerfs/layerfs/internal/compress"
+	"github.com/layerfs/layerfs/layers"
 )
 
 // An ociWriter writes the files of a layout to a sink.
 type ociWriter struct {
 	s       sink
+	o       *WriteOptions
 	written map[digest.Digest]bool               // blobs
-	gzipped map[digest.Digest]ocispec.Descriptor // digest and size by DiffID
+	anew    map[digest.Digest]ocispec.Descriptor // digest and size of what was compressed anew, by DiffID
 }
 
 // writeOCI writes a layout: blobs first, then oci-layout and index.json, so that a
 // truncated one is noticed.
-func writeOCI(ctx context.Context, s sink, images []SaveImage) error {
-	w := &ociWriter{s: s, written: make(map[digest.Digest]bool), gzipped: make(map[digest.Digest]ocispec.Descriptor)}
+func writeOCI(ctx context.Context, s sink, images []SaveImage, o *WriteOptions) error {
+	w := &ociWriter{s: s, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
@@ -48,17 +52,17 @@ func writeOCI(ctx context.Context, s sink, images []SaveImage) error {
 
 // image writes an image and returns its descriptors, one for each name.
 func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descriptor, error) {
-	layers := make([]ocispec.Descriptor, len(img.Layers))
+	descs := make([]ocispec.Descriptor, len(img.Layers))
 	for i := range img.Layers {
 		var err error
-		if layers[i], err = w.layer(ctx, &img.Layers[i]); err != nil {
+		if descs[i], err = w.layer(ctx, &img.Layers[i]); err != nil {
 			return nil, err
 		}
 	}
 	if err := w.blob(digest.FromBytes(img.Config), img.Config); err != nil {
 		return nil, err
 	}
-	manifest, err := rewriteManifest(img.Manifest, layers)
+	manifest, err := rewriteManifest(img.Manifest, descs)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", img.Desc.Digest, err)
 	}
@@ -72,6 +76,14 @@ func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descri
 	if err := w.blob(desc.Digest, manifest); err != nil {
 		return nil, err
 	}
+	if desc.Digest != digest.FromBytes(img.Manifest) && w.o.Changed != nil {
+		w.o.Changed(img, desc)
+	}
+	return named(img, desc), nil
+}
+
+// named returns the descriptors of a manifest for the index, one for each name.
+func named(img *SaveImage, desc ocispec.Descriptor) []ocispec.Descriptor {
 	var descs []ocispec.Descriptor
 	for _, name := range img.Names {
 		if _, d, ok := strings.Cut(name, "@"); ok && d != desc.Digest.String() {
@@ -84,7 +96,7 @@ func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descri
 	if len(descs) == 0 {
 		descs = append(descs, desc)
 	}
-	return descs, nil
+	return descs
 }
 
 // blob writes a small blob unless it is written already.
@@ -96,48 +108,88 @@ func (w *ociWriter) blob(d digest.Digest, data []byte) error {
 	return putDocument(w.s, "blobs/sha256/"+d.Encoded(), data)
 }
 
-// layer writes a layer and returns its descriptor in the new manifest. One that
-// came uncompressed is written as it is; of any other the bytes that came are gone,
-// and it is compressed again.
+// layer writes a layer and returns its descriptor in the new manifest.
 func (w *ociWriter) layer(ctx context.Context, l *SaveLayer) (ocispec.Descriptor, error) {
-	name, err := blobName(l.DiffID)
-	if err != nil {
+	if _, err := blobName(l.DiffID); err != nil {
 		return l.Desc, fmt.Errorf("layer: %w", err)
 	}
-	if l.Desc.Digest == l.DiffID {
-		if w.written[l.DiffID] {
-			return l.Desc, nil
-		}
-		w.written[l.DiffID] = true
-		return l.Desc, putLayer(ctx, w.s, name, l)
-	}
-	gz, ok := w.gzipped[l.DiffID]
-	if !ok {
-		if gz, err = w.gzip(ctx, l); err != nil {
+	plain := l.Desc.Digest == l.DiffID
+	switch {
+	case w.o.Compression == CompressNone || w.o.Compression == KeepCompression && plain:
+		return w.plain(ctx, l)
+	case w.o.Compression == KeepCompression:
+		if ok, err := w.asItCame(ctx, l); ok || err != nil {
 			return l.Desc, err
 		}
-		w.gzipped[l.DiffID] = gz
 	}
-	if gz.Digest == l.Desc.Digest {
-		return l.Desc, nil
+	desc, ok := w.anew[l.DiffID]
+	if !ok {
+		var err error
+		if desc, err = w.compress(ctx, l); err != nil {
+			return l.Desc, err
+		}
+		w.anew[l.DiffID] = desc
 	}
-	return recompressed(l.Desc, gz), nil
+	return recompressed(l.Desc, desc), nil
 }
 
-// gzip compresses a layer to a file, because its size and digest are wanted first,
-// and writes that.
-func (w *ociWriter) gzip(ctx context.Context, l *SaveLayer) (desc ocispec.Descriptor, err error) {
+// plain writes a layer uncompressed.
+func (w *ociWriter) plain(ctx context.Context, l *SaveLayer) (ocispec.Descriptor, error) {
+	if !w.written[l.DiffID] {
+		w.written[l.DiffID] = true
+		if err := putLayer(ctx, w.s, blobPath(l.DiffID), l); err != nil {
+			return l.Desc, err
+		}
+	}
+	return recompressed(l.Desc, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: l.DiffID, Size: l.Size}), nil
+}
+
+// asItCame writes the bytes that the manifest names; false means that they are gone.
+func (w *ociWriter) asItCame(ctx context.Context, l *SaveLayer) (bool, error) {
+	if w.written[l.Desc.Digest] {
+		return true, nil
+	}
+	if l.Blob == nil {
+		return false, nil
+	}
+	if _, err := blobName(l.Desc.Digest); err != nil {
+		return false, fmt.Errorf("layer: %w", err)
+	}
+	b, err := l.Blob(ctx)
+	if errors.Is(err, layers.ErrBlobGone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("layer %s: %w", l.DiffID, err)
+	}
+	defer b.Close()
+	if b.Size() != l.Desc.Size {
+		return false, fmt.Errorf("layer %s: blob %s: %w: it has %d bytes instead of %d", l.DiffID, l.Desc.Digest, ErrVerification, b.Size(), l.Desc.Size)
+	}
+	w.written[l.Desc.Digest] = true
+	if err := w.s.put(blobPath(l.Desc.Digest), b.Size(), b); err != nil {
+		return false, fmt.Errorf("layer %s: %w", l.DiffID, err)
+	}
+	return true, nil
+}
+
+// blobPath is where a layout has a blob.
+func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
+
+// compress compresses a layer to a file, because its size and digest are wanted
+// first, and writes that.
+func (w *ociWriter) compress(ctx context.Context, l *SaveLayer) (desc ocispec.Descriptor, err error) {
 	lr, err := openLayer(ctx, l)
 	if err != nil {
 		return desc, err
 	}
-	r := compress.Pipe(lr) // reading and hashing need a second core
+	r := compress.Pipe(lr) // reading and hashing need a core of their own now and then
 	defer r.Close()
 	f, err := w.s.temporary()
 	if err != nil {
 		return desc, fmt.Errorf("layer %s: temporary file: %w", l.DiffID, err)
 	}
-	desc, err = gzipTo(f, r)
+	desc, err = compressTo(f, r, w.o.Compression)
 	if err != nil {
 		f.Close()
 		return desc, err
@@ -146,29 +198,52 @@ func (w *ociWriter) gzip(ctx context.Context, l *SaveLayer) (desc ocispec.Descri
 		return desc, f.Close()
 	}
 	w.written[desc.Digest] = true
-	return desc, w.s.adopt("blobs/sha256/"+desc.Digest.Encoded(), desc.Size, f)
+	return desc, w.s.adopt(blobPath(desc.Digest), desc.Size, f)
 }
 
-// gzipTo compresses with a header that holds neither name nor time.
-func gzipTo(f *os.File, r io.Reader) (ocispec.Descriptor, error) {
+// compressTo compresses on all cores, always to the same bytes: the pieces that the
+// cores work on have a fixed size, and a gzip header holds neither name nor time.
+func compressTo(f *os.File, r io.Reader, c Compression) (desc ocispec.Descriptor, err error) {
 	sum := sha256.New()
-	z := gzip.NewWriter(io.MultiWriter(f, sum))
+	var z io.WriteCloser
+	out := io.MultiWriter(f, sum)
+	if c == CompressZstd {
+		desc.MediaType = ocispec.MediaTypeImageLayerZstd
+		z, err = zstd.NewWriter(out, zstd.WithEncoderConcurrency(2), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	} else {
+		desc.MediaType = ocispec.MediaTypeImageLayerGzip
+		z = pgzip.NewWriter(out)
+	}
+	if err != nil {
+		return desc, err
+	}
 	if _, err := io.Copy(z, r); err != nil {
-		return ocispec.Descriptor{}, err
+		return desc, errors.Join(err, z.Close())
 	}
 	if err := z.Close(); err != nil {
-		return ocispec.Descriptor{}, err
+		return desc, err
 	}
-	size, err := f.Seek(0, io.SeekCurrent)
-	return ocispec.Descriptor{Digest: digest.NewDigest(digest.SHA256, sum), Size: size}, err
+	desc.Digest = digest.NewDigest(digest.SHA256, sum)
+	desc.Size, err = f.Seek(0, io.SeekCurrent)
+	return desc, err
 }
 
 // recompressed describes a layer with new bytes: the media type stays in docker's or
-// OCI's family, and annotations about the old bytes go.
-func recompressed(old, gz ocispec.Descriptor) ocispec.Descriptor {
-	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: gz.Digest, Size: gz.Size, Platform: old.Platform}
+// OCI's family where that has one, and annotations about the old bytes go.
+func recompressed(old, made ocispec.Descriptor) ocispec.Descriptor {
+	if made.Digest == old.Digest {
+		return old
+	}
+	desc := ocispec.Descriptor{MediaType: made.MediaType, Digest: made.Digest, Size: made.Size, Platform: old.Platform}
 	if strings.HasPrefix(old.MediaType, "application/vnd.docker.") {
-		desc.MediaType = dockerLayerGzip
+		switch made.MediaType {
+		case ocispec.MediaTypeImageLayerGzip:
+			desc.MediaType = dockerLayerGzip
+		case ocispec.MediaTypeImageLayer:
+			desc.MediaType = layers.MediaTypeDockerLayer
+		case ocispec.MediaTypeImageLayerZstd:
+			desc.MediaType = layers.MediaTypeDockerLayerZstd
+		}
 	}
 	for key, value := range old.Annotations {
 		if isAboutBytes(key) {

@@ -27,7 +27,7 @@ func writeTo(t testing.TB, format Format, images []SaveImage) string {
 	path := filepath.Join(t.TempDir(), "out")
 	var err error
 	if format == FormatOCIDir {
-		err = WriteDir(context.Background(), path, images)
+		err = WriteDir(context.Background(), path, images, nil)
 	} else {
 		var buf bytes.Buffer
 		err = Write(context.Background(), &buf, format, images, &WriteOptions{TempDir: t.TempDir()})
@@ -268,7 +268,7 @@ func TestRewriteManifest(t *testing.T) {
 	if got, err := rewriteManifest(raw, m.Layers); err != nil || !bytes.Equal(got, raw) {
 		t.Errorf("same layers: got %s, %v", got, err)
 	}
-	desc := recompressed(m.Layers[0], ocispec.Descriptor{Digest: "sha256:bb", Size: 2})
+	desc := recompressed(m.Layers[0], ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: "sha256:bb", Size: 2})
 	want := `{"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:bb","size":2}],"schemaVersion":2,"x":1.50}`
 	if got, err := rewriteManifest(raw, []ocispec.Descriptor{desc}); err != nil || string(got) != want {
 		t.Errorf("got %s, %v\nwant %s", got, err, want)
@@ -311,7 +311,7 @@ func TestWriteErrors(t *testing.T) {
 				dir := t.TempDir()
 				var err error
 				if format == FormatOCIDir {
-					err = WriteDir(context.Background(), filepath.Join(dir, "out"), []SaveImage{img})
+					err = WriteDir(context.Background(), filepath.Join(dir, "out"), []SaveImage{img}, nil)
 				} else {
 					err = Write(context.Background(), io.Discard, format, []SaveImage{img}, &WriteOptions{TempDir: dir})
 				}
@@ -346,20 +346,20 @@ func TestWriteDirTarget(t *testing.T) {
 	l.list(l.image(amd64, makeTar(t)), "a:1")
 	images := []SaveImage{saveImage(t, mustOpenTar(t, l.members()...).Images()[0])}
 	dir := t.TempDir() // empty
-	if err := WriteDir(context.Background(), dir, images); err != nil {
+	if err := WriteDir(context.Background(), dir, images, nil); err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm()&0o700 != 0o700 {
 		t.Errorf("mode %v, %v", fi.Mode(), err)
 	}
 	before := contents(t, dir)
-	if err := WriteDir(context.Background(), dir, images); !errors.Is(err, fs.ErrExist) {
+	if err := WriteDir(context.Background(), dir, images, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("not empty: got %v, want ErrExist", err)
 	}
 	if !slices.Equal(contents(t, dir), before) {
 		t.Error("what was there has changed")
 	}
-	if err := WriteDir(context.Background(), filepath.Join(dir, "index.json"), images); err == nil {
+	if err := WriteDir(context.Background(), filepath.Join(dir, "index.json"), images, nil); err == nil {
 		t.Error("a file was replaced by a directory")
 	}
 }
