@@ -29,6 +29,7 @@ var errnos = []struct {
 	{layers.ErrNotStore, syscall.EIO},
 	{layers.ErrNewer, syscall.EIO},
 	{layers.ErrBlobGone, syscall.EIO},
+	{layers.ErrStoreGone, syscall.EIO},
 	{tree.ErrDamaged, syscall.EIO},
 	{tree.ErrVersion, syscall.EIO},
 	// Not reached by reading, but never wrong.

@@ -81,6 +81,9 @@ func emptySnapshot() *snapshot {
 func (f *fileSystem) newSnapshot(old *snapshot, c *layers.Catalogue, now time.Time) *snapshot {
 	b := &builder{f: f, old: old, s: emptySnapshot()}
 	b.s.generation = c.Generation
+	for _, text := range c.Problems {
+		f.report("not shown: " + text)
+	}
 	stacks := b.addLayers(c)
 	b.addImages(c, stacks)
 	b.addNames(c)

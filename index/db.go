@@ -23,8 +23,9 @@ const DefaultTimeout = 30 * time.Second
 // A DB is the index of one store. It holds no file open between transactions and
 // may be used by any number of goroutines.
 type DB struct {
-	path    string
-	timeout time.Duration
+	path     string
+	timeout  time.Duration
+	readOnly bool
 }
 
 // New returns the index at path, which need not exist: reading an absent index is
@@ -35,6 +36,14 @@ func New(path string, timeout time.Duration) *DB {
 		timeout = DefaultTimeout
 	}
 	return &DB{path: path, timeout: timeout}
+}
+
+// NewReadOnly returns the index at path for somebody who must not leave a trace
+// there, not even a lock file. It can only be read.
+func NewReadOnly(path string, timeout time.Duration) *DB {
+	db := New(path, timeout)
+	db.readOnly = true
+	return db
 }
 
 // Path returns the path of index.db.

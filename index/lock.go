@@ -35,8 +35,15 @@ type waiter struct {
 // openLock opens the lock file for a transaction. On a store that cannot be
 // written there may be none; then f is nil and there is nobody to exclude.
 func (db *DB) openLock(ctx context.Context, exclusive bool) (*waiter, error) {
-	f, err := os.OpenFile(db.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil && !exclusive && (errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission)) {
+	if db.readOnly && exclusive {
+		return nil, fmt.Errorf("index: %s was opened to be read only: %w", db.path, os.ErrPermission)
+	}
+	flags := os.O_RDWR | os.O_CREATE
+	if db.readOnly {
+		flags = os.O_RDONLY
+	}
+	f, err := os.OpenFile(db.path+".lock", flags, 0o600)
+	if err != nil && !exclusive && (db.readOnly || errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission)) {
 		if f, err = os.Open(db.path + ".lock"); err != nil {
 			return &waiter{}, nil
 		}

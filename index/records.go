@@ -81,6 +81,10 @@ type Layer struct {
 	Bodies    int64 `json:"bodies"`     // distinct file contents
 	BodyBytes int64 `json:"body_bytes"` // their bytes
 	MetaBytes int64 `json:"meta_bytes"` // bytes of the tree and the split metadata
+
+	// Additional is the root of the additional store in which the layer lies; empty
+	// for a layer of this store.
+	Additional string `json:"additional,omitempty"`
 }
 
 // A Body says where the content of a file lies.

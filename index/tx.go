@@ -26,8 +26,9 @@ var (
 	keySlotView   = []byte("slot.view")
 )
 
-// MaxSlot is the largest slot number: 26 bits, as the inode numbers have room for.
-const MaxSlot = 1<<26 - 1
+// MaxSlot is the largest slot number that the index gives: half of the 26 bits that
+// inode numbers have room for. The other half is for what is not in this index.
+const MaxSlot = 1<<25 - 1
 
 // A Tx is a transaction on the index. It is valid only inside the function that it
 // was given to.

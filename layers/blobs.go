@@ -41,6 +41,9 @@ func (s *Store) OpenLayerBlob(ctx context.Context, desc ocispec.Descriptor) (*La
 	}
 	for try := 0; ; try++ {
 		b, err := s.openLayerBlob(ctx, desc.Digest)
+		if errors.Is(err, ErrLayerUnknown) || errors.Is(err, ErrBlobGone) {
+			b, err = s.openLowerBlob(ctx, desc.Digest, err)
+		}
 		if errors.Is(err, blob.ErrNotFound) && try < openAttempts {
 			continue // it has just been replaced by a way to make it
 		}

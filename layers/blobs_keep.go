@@ -115,6 +115,9 @@ func putForm(tx *index.Tx, in *incoming, l *index.Layer, desc ocispec.Descriptor
 			return err
 		}
 	}
+	if l.Additional != "" {
+		return nil // the store that has the layer has its blob
+	}
 	sum, layer := sumOf(desc.Digest), sumOf(l.DiffID)
 	f, err := tx.Form(sum)
 	if err != nil && !errors.Is(err, index.ErrNotFound) {

@@ -16,12 +16,15 @@ import (
 // A Catalogue is a picture of the store at one moment, for those who show all of
 // it. It never changes.
 type Catalogue struct {
-	// Generation grows whenever names, images, layers or containers change.
+	// Generation changes whenever names, images, layers or containers change; without
+	// additional stores it grows.
 	Generation uint64
 	Images     []CatalogueImage     // in the order of their IDs
 	Names      []CatalogueName      // in byte order
 	Layers     []CatalogueLayer     // in the order of their DiffIDs
 	Containers []CatalogueContainer // in the order of their IDs
+	// Problems say which additional stores are missing in the picture, and why.
+	Problems []string
 }
 
 // A CatalogueName is a name in a Catalogue.
@@ -66,17 +69,27 @@ func (l *CatalogueLayer) Info() ([]byte, error) {
 // costs much less.
 func (s *Store) Generation(ctx context.Context) (uint64, error) {
 	var n uint64
-	err := s.index.View(ctx, func(tx *index.Tx) error {
+	err := s.view(ctx, func(tx *index.Tx) error {
 		n = tx.Generation()
 		return nil
 	})
-	return n, err
+	return s.combine(ctx, n), err
 }
 
-// Catalogue returns the newest picture of the store.
+// Catalogue returns the newest picture of the store and its additional stores. What
+// several of them have is that of the first.
 func (s *Store) Catalogue(ctx context.Context) (*Catalogue, error) {
+	c, err := readCatalogue(ctx, s)
+	if err == nil {
+		s.addLowers(ctx, c)
+	}
+	return c, err
+}
+
+// readCatalogue reads the picture of one store.
+func readCatalogue(ctx context.Context, st lower) (*Catalogue, error) {
 	var c *Catalogue
-	err := s.index.View(ctx, func(tx *index.Tx) (err error) {
+	err := st.view(ctx, func(tx *index.Tx) (err error) {
 		c = &Catalogue{Generation: tx.Generation()}
 		if err := c.addLayers(tx); err != nil {
 			return err

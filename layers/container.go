@@ -135,6 +135,9 @@ func (s *Store) pinImage(ctx context.Context, c *Container, image string) error 
 	if image == "" {
 		return nil
 	}
+	if _, err := s.adopt(ctx, image); err != nil {
+		return err
+	}
 	return s.index.View(ctx, func(tx *index.Tx) error {
 		img, name, err := resolve(tx, image)
 		c.Image, c.ImageName, c.Layers = img.ID, name, img.Layers

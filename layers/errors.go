@@ -59,4 +59,7 @@ var (
 	ErrBlobGone = errors.New("compressed layer is not kept")
 	// ErrReadOnly is returned when a store that was opened read-only is to be changed.
 	ErrReadOnly = errors.New("store is read-only")
+	// ErrStoreGone is returned when something lies in an additional store that is not
+	// there, or cannot be read.
+	ErrStoreGone = errors.New("additional store is not available")
 )

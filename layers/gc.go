@@ -121,7 +121,9 @@ func (c *collection) markRecords(ctx context.Context) error {
 			return err
 		}
 		return tx.EachLayer(func(l index.Layer) error {
-			live = append(live, DiffID(l.DiffID))
+			if l.Additional == "" { // the bodies of others are in another store
+				live = append(live, DiffID(l.DiffID))
+			}
 			return nil
 		})
 	})

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/blob"
 )
 
 // An Image is an image of the store: its record, its names, and what follows from
@@ -21,7 +22,13 @@ type Image struct {
 	Names []index.Name `json:"names"`
 	// Size is the sum of the sizes of the files in the layers, in bytes.
 	Size int64 `json:"size"`
+	// Store is the root of the additional store that has the image, which can only be
+	// changed there; empty for an image of this store.
+	Store string `json:"store,omitempty"`
 }
+
+// ReadOnly reports whether the image is one of an additional store.
+func (img *Image) ReadOnly() bool { return img.Store != "" }
 
 // DiffIDs returns the image's stack, bottom first.
 func (img *Image) DiffIDs() []DiffID {
@@ -45,10 +52,28 @@ func (img *Image) Manifest(name string) index.Manifest {
 	return img.Manifests[0]
 }
 
-// Images returns all images, the most recently loaded first.
+// Images returns all images, the most recently loaded first, also those of the
+// additional stores that this one does not have.
 func (s *Store) Images(ctx context.Context) ([]Image, error) {
+	images, err := readImages(ctx, s, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range s.lowers() {
+		more, err := readImages(ctx, st, st.Root())
+		if err != nil {
+			return nil, fmt.Errorf("additional store %s: %w", st.Root(), err)
+		}
+		images = mergeImages(images, more)
+	}
+	slices.SortStableFunc(images, func(a, b Image) int { return b.Loaded.Compare(a.Loaded) })
+	return images, nil
+}
+
+// readImages reads the images of one store.
+func readImages(ctx context.Context, st lower, root string) ([]Image, error) {
 	var images []Image
-	err := s.index.View(ctx, func(tx *index.Tx) error {
+	err := st.view(ctx, func(tx *index.Tx) error {
 		images = images[:0]
 		names, err := namesByImage(tx)
 		if err != nil {
@@ -59,7 +84,7 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 			return err
 		}
 		return tx.EachImage(func(img index.Image) error {
-			out := Image{Image: img, Names: names[img.ID]}
+			out := Image{Image: img, Names: names[img.ID], Store: root}
 			for _, d := range img.Layers {
 				out.Size += sizes[d]
 			}
@@ -67,7 +92,6 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 			return nil
 		})
 	})
-	slices.SortStableFunc(images, func(a, b Image) int { return b.Loaded.Compare(a.Loaded) })
 	return images, err
 }
 
@@ -93,7 +117,7 @@ func layerSizes(tx *index.Tx) (map[digest.Digest]int64, error) {
 // it has. It returns ErrImageUnknown, or ErrAmbiguous with the candidates.
 func (s *Store) Image(ctx context.Context, nameOrID string) (*Image, error) {
 	var out *Image
-	err := s.index.View(ctx, func(tx *index.Tx) error {
+	st, err := s.index.find(ctx, func(tx *index.Tx) error {
 		img, _, err := resolve(tx, nameOrID)
 		if err != nil {
 			return err
@@ -103,6 +127,9 @@ func (s *Store) Image(ctx context.Context, nameOrID string) (*Image, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if st != nil {
+		out.Store = st.Root()
 	}
 	return out, nil
 }
@@ -162,7 +189,7 @@ func resolve(tx *index.Tx, nameOrID string) (index.Image, string, error) {
 
 func unknownImage(err error, nameOrID string) error {
 	if errors.Is(err, index.ErrNotFound) {
-		return fmt.Errorf("%w: %q; `layerfs images` lists those that are", ErrImageUnknown, nameOrID)
+		return &unknownError{ErrImageUnknown, nameOrID, "`layerfs images` lists those that are"}
 	}
 	return err
 }
@@ -260,6 +287,13 @@ func (s *Store) Blob(d digest.Digest) ([]byte, error) {
 		return nil, err
 	}
 	raw, err := s.blobs.Blob(sumOf(d))
+	if errors.Is(err, blob.ErrNotFound) {
+		for _, st := range s.lowers() {
+			if raw, err := st.Blob(d); err == nil {
+				return raw, nil
+			}
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: blob %s: %w; load its image again", ErrDamaged, d, err)
 	}
@@ -271,19 +305,39 @@ type LayerInfo struct {
 	index.Layer
 	// Images are the IDs of the images whose stack holds the layer.
 	Images []digest.Digest `json:"images"`
+	// Store is the root of the additional store that the layer was found in; empty for
+	// a layer that this one has a record of.
+	Store string `json:"store,omitempty"`
 }
 
-// Layers returns all layers in the order of their DiffIDs.
+// Layers returns all layers in the order of their DiffIDs, also those of the
+// additional stores that this one does not have.
 func (s *Store) Layers(ctx context.Context) ([]LayerInfo, error) {
+	out, err := readLayers(ctx, s, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range s.lowers() {
+		more, err := readLayers(ctx, st, st.Root())
+		if err != nil {
+			return nil, fmt.Errorf("additional store %s: %w", st.Root(), err)
+		}
+		out = mergeLayers(out, more)
+	}
+	return out, nil
+}
+
+// readLayers reads the layers of one store.
+func readLayers(ctx context.Context, st lower, root string) ([]LayerInfo, error) {
 	var out []LayerInfo
-	err := s.index.View(ctx, func(tx *index.Tx) error {
+	err := st.view(ctx, func(tx *index.Tx) error {
 		out = out[:0]
 		users, err := layerUsers(tx)
 		if err != nil {
 			return err
 		}
 		return tx.EachLayer(func(l index.Layer) error {
-			out = append(out, LayerInfo{Layer: l, Images: users[l.DiffID]})
+			out = append(out, LayerInfo{Layer: l, Images: users[l.DiffID], Store: root})
 			return nil
 		})
 	})
@@ -307,11 +361,8 @@ func layerUsers(tx *index.Tx) (map[digest.Digest][]digest.Digest, error) {
 // compressed form that it came in. It returns ErrLayerUnknown or ErrAmbiguous.
 func (s *Store) Layer(ctx context.Context, id string) (*LayerInfo, error) {
 	var out LayerInfo
-	err := s.index.View(ctx, func(tx *index.Tx) error {
-		l, err := resolveLayer(tx, strings.TrimPrefix(id, "sha256:"))
-		if errors.Is(err, index.ErrNotFound) {
-			return fmt.Errorf("%w: %q; `layerfs layers` lists those that are", ErrLayerUnknown, id)
-		}
+	st, err := s.index.find(ctx, func(tx *index.Tx) error {
+		l, err := findLayer(tx, id)
 		if err != nil {
 			return err
 		}
@@ -322,7 +373,19 @@ func (s *Store) Layer(ctx context.Context, id string) (*LayerInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st != nil {
+		out.Store = st.Root()
+	}
 	return &out, nil
+}
+
+// findLayer is resolveLayer with an error for the user.
+func findLayer(tx *index.Tx, id string) (index.Layer, error) {
+	l, err := resolveLayer(tx, strings.TrimPrefix(id, "sha256:"))
+	if errors.Is(err, index.ErrNotFound) {
+		err = &unknownError{ErrLayerUnknown, id, "`layerfs layers` lists those that are"}
+	}
+	return l, err
 }
 
 func resolveLayer(tx *index.Tx, hex string) (index.Layer, error) {

@@ -29,6 +29,8 @@ type Info struct {
 	BlobBytes   int64 `json:"blob_bytes"` // manifests, configs
 
 	Forms FormInfo `json:"forms"`
+	// Additional are the additional stores; the figures above are without them.
+	Additional []AdditionalInfo `json:"additional"`
 }
 
 // FormInfo is a summary of the compressed forms that layers came in.
@@ -64,14 +66,23 @@ func (i *FormInfo) add(f index.Form) {
 	}
 }
 
-// Info counts what the store holds.
+// Info counts what the store holds, and tells about its additional stores.
 func (s *Store) Info(ctx context.Context) (*Info, error) {
+	out, err := s.OwnInfo(ctx)
+	if err == nil {
+		out.Additional = s.Additional(ctx)
+	}
+	return out, err
+}
+
+// OwnInfo counts what the store itself holds.
+func (s *Store) OwnInfo(ctx context.Context) (*Info, error) {
 	out := &Info{Root: s.root, ReadOnly: s.readOnly}
 	var err error
 	if out.Format, err = readFormat(s.root); err != nil {
 		return nil, s.openError(err)
 	}
-	if err := s.index.View(ctx, out.addRecords); err != nil {
+	if err := s.view(ctx, out.addRecords); err != nil {
 		return nil, err
 	}
 	if st, err := os.Stat(s.index.Path()); err == nil {

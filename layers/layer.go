@@ -33,13 +33,22 @@ type Layer struct {
 	tarErr  error
 }
 
-// OpenLayer opens a layer of the store; opening it again is cheap and gives the
-// same Layer, which must be closed as often. It returns ErrLayerUnknown when the
-// store does not have it.
+// OpenLayer opens a layer of the store; opening it again is cheap and gives the same
+// Layer, which must be closed as often. It returns ErrLayerUnknown when neither the
+// store nor an additional one has it.
 func (s *Store) OpenLayer(d DiffID) (*Layer, error) {
 	if _, err := parseDigest(string(d)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLayerUnknown, err)
 	}
+	l, err := s.openOwn(d)
+	if errors.Is(err, ErrLayerUnknown) {
+		return s.openLower(d)
+	}
+	return l, err
+}
+
+// openOwn opens a layer whose content is in this store.
+func (s *Store) openOwn(d DiffID) (*Layer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.open[d]; l != nil {

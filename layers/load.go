@@ -95,7 +95,8 @@ type incoming struct {
 	manifest    ocispec.Manifest
 	config      config
 	diffIDs     []DiffID
-	layers      []index.Layer // the records of layers that are new, filled by the import
+	layers      []index.Layer          // the records of layers that are new, filled by the import
+	borrowed    map[DiffID]index.Layer // those that additional stores have
 
 	// keep says that the layers' compressed blobs shall be in the store afterwards; kept
 	// are the sizes of those that the import has put there.
@@ -205,17 +206,22 @@ type task struct {
 // missing returns what has to be read, each DiffID and each compressed form once.
 func (s *Store) missing(ctx context.Context, in *incoming, o *LoadOptions) ([]task, error) {
 	var todo []task
-	err := s.index.View(ctx, func(tx *index.Tx) error {
+	var err error
+	if in.borrowed, err = s.borrowable(ctx, in.diffIDs); err != nil {
+		return nil, err
+	}
+	err = s.view(ctx, func(tx *index.Tx) error {
 		todo = todo[:0]
 		blobs := map[digest.Digest]bool{}
 		for i, d := range in.diffIDs {
-			_, err := tx.Layer(digest.Digest(d))
+			l, err := tx.Layer(digest.Digest(d))
 			if err != nil && !errors.Is(err, index.ErrNotFound) {
 				return err
 			}
-			known := err == nil || slices.Index(in.diffIDs, d) != i
+			_, lent := in.borrowed[d]
+			known := lent || err == nil && l.Additional == "" || slices.Index(in.diffIDs, d) != i
 			blob := in.manifest.Layers[i].Digest
-			wanted := in.keep && blob != digest.Digest(d) && !blobs[blob]
+			wanted := in.keep && !lent && blob != digest.Digest(d) && !blobs[blob]
 			if known && wanted {
 				if wanted, err = s.lacksForm(tx, blob, d); err != nil {
 					return err
@@ -261,17 +267,21 @@ func (s *Store) publishImage(ctx context.Context, in *incoming, names []string) 
 // putLayers adds the new layers, and to the known ones the form that they came in.
 func putLayers(tx *index.Tx, in *incoming) error {
 	for _, l := range in.layers {
-		if _, err := tx.Layer(l.DiffID); err == nil {
+		old, err := tx.Layer(l.DiffID)
+		if err == nil && old.Additional == "" {
 			continue // another process was faster; what we made is the same
 		}
-		slot, err := tx.NextLayerSlot()
-		if err != nil {
+		if err == nil {
+			l.Slot, l.Blobs = old.Slot, old.Blobs // no longer borrowed
+		} else if l.Slot, err = tx.NextLayerSlot(); err != nil {
 			return err
 		}
-		l.Slot = slot
 		if err := tx.PutLayer(l); err != nil {
 			return err
 		}
+	}
+	if err := putBorrowed(tx, in.diffIDs, in.borrowed); err != nil {
+		return err
 	}
 	for i, d := range in.diffIDs {
 		l, err := tx.Layer(digest.Digest(d))

@@ -14,13 +14,17 @@ import (
 )
 
 // Tag gives more names to an image; a name that another image holds moves. All
-// names are given or, after an error, none.
+// names are given or, after an error, none. An image of an additional store becomes
+// one of this store, whose layers stay where they are.
 func (s *Store) Tag(ctx context.Context, nameOrID string, names ...string) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
 	normal, err := normalizeAll(names)
 	if err != nil {
+		return err
+	}
+	if nameOrID, err = s.adopt(ctx, nameOrID); err != nil {
 		return err
 	}
 	return s.index.Update(ctx, "tag", func(tx *index.Tx) error {
@@ -142,7 +146,8 @@ func (s *Store) Remove(ctx context.Context, nameOrID string, o *RemoveOptions) (
 		return out.apply(tx)
 	}
 	if o.DryRun {
-		return out, s.index.View(ctx, func(tx *index.Tx) error { return remove(tx) })
+		err := s.explainReadOnly(ctx, s.view(ctx, remove))
+		return out, err
 	}
 	if err := s.index.Update(ctx, "rmi", remove); err != nil {
 		return nil, err

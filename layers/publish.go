@@ -153,19 +153,13 @@ func (im *importer) finish(ctx context.Context, l *stagedLayer, below []DiffID, 
 // layer's own diff view shows copies of them, as a copy-up would have made; a
 // target that is not there makes the layer invalid.
 func (im *importer) resolveLinks(l *stagedLayer, below []DiffID, staged []*stagedLayer) error {
-	var trees []*tree.Tree
-	var stack *union.Stack
-	defer func() {
-		for _, t := range trees {
-			t.Close()
-		}
-	}()
-	return l.builder.LowerLinks(func(i int, path, target string) (err error) {
+	var stack *stackOfTrees
+	defer func() { stack.release() }()
+	err := l.builder.LowerLinks(func(i int, path, target string) (err error) {
 		if stack == nil {
-			if trees, err = im.openTrees(below, staged); err != nil {
+			if stack, err = im.openTrees(below, staged); err != nil {
 				return err
 			}
-			stack = union.New(trees)
 		}
 		n, ok, err := stack.Follow(target)
 		if err != nil {
@@ -177,31 +171,44 @@ func (im *importer) resolveLinks(l *stagedLayer, below []DiffID, staged []*stage
 		if n.Kind == tree.KindDirectory {
 			return fmt.Errorf("%w: entry %q is a hard link to the directory %q", ErrInvalidLayer, path, target)
 		}
-		return l.builder.ResolveLower(i, trees[n.Layer], n.Ino)
+		stack.use(im.s, n)
+		return l.builder.ResolveLower(i, stack.trees[n.Layer], n.Ino)
 	})
-}
-
-// openTrees opens the trees of a stack; what was opened is returned also with an
-// error.
-func (im *importer) openTrees(stack []DiffID, staged []*stagedLayer) (trees []*tree.Tree, err error) {
-	for _, d := range stack {
-		t, err := tree.Open(filepath.Join(im.treeDir(d, staged), "tree"))
-		if err != nil {
-			return trees, fmt.Errorf("layer %s below: %w", d, err)
-		}
-		trees = append(trees, t)
+	if err != nil || stack == nil {
+		return err
 	}
-	return trees, nil
+	return im.copyLent(stack.lent)
 }
 
-// treeDir finds a layer of the stack: staged in this import, or in the store.
-func (im *importer) treeDir(d DiffID, staged []*stagedLayer) string {
+// openTrees opens the trees of a stack: those staged in this import, and those in
+// this or another store.
+func (im *importer) openTrees(below []DiffID, staged []*stagedLayer) (*stackOfTrees, error) {
+	st := &stackOfTrees{}
+	for _, d := range below {
+		if err := im.openTree(st, d, staged); err != nil {
+			st.release()
+			return nil, fmt.Errorf("layer %s below: %w", d, err)
+		}
+	}
+	st.Stack = union.New(st.trees)
+	return st, nil
+}
+
+func (im *importer) openTree(st *stackOfTrees, d DiffID, staged []*stagedLayer) error {
 	for _, l := range staged {
 		if l != nil && l.diffID == d {
-			return l.dir
+			t, err := tree.Open(filepath.Join(l.dir, "tree"))
+			if err == nil {
+				st.trees, st.layers = append(st.trees, t), append(st.layers, nil)
+			}
+			return err
 		}
 	}
-	return im.s.layerDir(d)
+	l, err := im.s.OpenLayer(d)
+	if err == nil {
+		st.trees, st.layers = append(st.trees, l.Tree()), append(st.layers, l)
+	}
+	return err
 }
 
 // place renames a finished layer to its final name. A directory that is there

@@ -25,6 +25,10 @@ type Options struct {
 	// RunRoot is a directory for what is not to outlive the next boot, such as the
 	// temporary directories of containers; without it there are none.
 	RunRoot string
+	// Additional are the roots of stores that are read besides this one, in the order
+	// in which they are searched. They are never changed. One that is not there is
+	// left out, see Store.Additional, and used as soon as it appears.
+	Additional []string
 	// Disk is the way to the disk; nil means the disk itself. Tests put faults here.
 	Disk *disk.Disk
 }
@@ -37,8 +41,11 @@ type Store struct {
 	timeout  time.Duration
 	runRoot  string
 	disk     *disk.Disk
-	index    *index.DB
+	index    *indexes
 	blobs    *blob.Store
+
+	additional []*additional
+	slots      slotBook // of what is in additional stores
 
 	mu   sync.Mutex // guards open
 	open map[DiffID]*Layer
@@ -64,8 +71,14 @@ func Open(root string, o *Options) (*Store, error) {
 	}
 	s := &Store{
 		root: root, readOnly: o.ReadOnly, timeout: timeout, runRoot: o.RunRoot, disk: o.Disk,
-		index: index.New(filepath.Join(root, "index.db"), timeout),
-		open:  map[DiffID]*Layer{},
+		open: map[DiffID]*Layer{},
+	}
+	s.index = &indexes{index.New(filepath.Join(root, "index.db"), timeout), s}
+	if o.ReadOnly {
+		s.index.DB = index.NewReadOnly(s.index.Path(), timeout)
+	}
+	for _, dir := range o.Additional {
+		s.additional = append(s.additional, &additional{root: filepath.Clean(dir), s: s})
 	}
 	format, err := readFormat(root)
 	if errors.Is(err, fs.ErrNotExist) && !o.ReadOnly {
@@ -143,7 +156,13 @@ func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // Close releases what the store holds. Layers that are still open stay usable
 // until they are closed.
-func (s *Store) Close() error { return s.blobs.Close() }
+func (s *Store) Close() error {
+	err := s.blobs.Close()
+	for _, a := range s.additional {
+		err = errors.Join(err, a.close())
+	}
+	return err
+}
 
 func (s *Store) writable() error {
 	if s.readOnly {

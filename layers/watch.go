@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -21,8 +24,15 @@ const (
 
 // Watch calls fn once when it has begun to watch, and then whenever the index has
 // been written, by whatever process, until ctx ends. A call may stand for several changes, or for one that is not visible
-// in a Catalogue.
+// in a Catalogue. Additional stores are looked at twice a second: they may lie where
+// the kernel does not tell, and may come and go; fn is then called from another
+// goroutine.
 func (s *Store) Watch(ctx context.Context, fn func()) error {
+	if len(s.additional) > 0 {
+		var lowers sync.WaitGroup
+		defer lowers.Wait()
+		lowers.Go(func() { s.pollLowers(ctx, fn) })
+	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return s.pollIndex(ctx, fn)
@@ -91,3 +101,36 @@ func (s *Store) pollIndex(ctx context.Context, fn func()) error {
 		}
 	}
 }
+
+// pollLowers calls fn when an additional store has been written, has come or gone.
+func (s *Store) pollLowers(ctx context.Context, fn func()) {
+	last := s.lowerMarks()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(watchPoll):
+		}
+		if now := s.lowerMarks(); now != last {
+			last = now
+			fn()
+		}
+	}
+}
+
+// lowerMarks describes the files that change when an additional store does.
+func (s *Store) lowerMarks() string {
+	var b strings.Builder
+	for _, a := range s.additional {
+		for _, name := range watched {
+			if st, err := os.Stat(filepath.Join(a.root, name)); err == nil {
+				fmt.Fprint(&b, st.ModTime().UnixNano(), " ", st.Size(), " ", st.Sys().(*syscall.Stat_t).Ino)
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// watched are the files of an additional store that tell of a change.
+var watched = []string{"format", "index.db"}

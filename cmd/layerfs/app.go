@@ -212,7 +212,7 @@ func (e *env) openStore() (*layers.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layers.Open(root, o)
+	return e.open(root, o)
 }
 
 // storeOptions are those of a store that may be changed.
@@ -225,17 +225,36 @@ func (e *env) storeOptions() (*layers.Options, error) {
 // so that the first command somebody tries is no error; one on a read-only medium
 // is opened as such.
 func (e *env) viewStore() (*layers.Store, error) {
-	root, err := e.storeRoot()
-	if err != nil {
-		return nil, err
-	}
-	st, err := layers.Open(root, nil)
+	st, err := e.openStore()
 	if errors.Is(err, fs.ErrPermission) || isReadOnlyMedium(err) {
-		if ro, roErr := layers.Open(root, &layers.Options{ReadOnly: true}); roErr == nil {
+		if ro, roErr := e.readStore(); roErr == nil {
 			return ro, nil
 		}
 	}
 	return st, err
+}
+
+// readStore opens the store without the right to change it.
+func (e *env) readStore() (*layers.Store, error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return nil, err
+	}
+	return e.open(root, &layers.Options{ReadOnly: true})
+}
+
+// open opens a store with the additional stores, and warns about those that are not
+// there.
+func (e *env) open(root string, o *layers.Options) (*layers.Store, error) {
+	o.Additional = e.conf.Get(config.Additional).Values
+	st, err := layers.Open(root, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, gone := range st.Gone() {
+		e.warn("%v", gone)
+	}
+	return st, nil
 }
 
 // withStore calls fn with a store and closes it.

@@ -36,6 +36,7 @@ var decided = map[string]struct {
 	"ErrNewer":        {layers.ErrNewer, exitFailure},
 	"ErrBusy":         {layers.ErrBusy, exitBusy},
 	"ErrReadOnly":     {layers.ErrReadOnly, exitFailure},
+	"ErrStoreGone":    {layers.ErrStoreGone, exitFailure},
 }
 
 func TestExitCodes(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -31,9 +32,10 @@ func imagesCommand(e *env) *cli.Command {
 repository (debian), a name (debian:12) or a pattern ('*deb*').
 
 JSON is an array of images with the fields id, names, layers (DiffIDs, bottom first),
-manifests, config, platform, created, loaded and size. A template is applied to each
-line and has the fields .ID .Repository .Tag .Digest .Created .CreatedSince .Size
-.Bytes .Names.
+manifests, config, platform, created, loaded, size and, for an image of an additional
+store, store. A template is applied to each line and has the fields .ID .Repository
+.Tag .Digest .Created .CreatedSince .Size .Bytes .Names .ReadOnly .Store. Where there
+are images of additional stores, the column R/O marks them.
 
 Examples:
    layerfs images
@@ -75,6 +77,8 @@ type imageLine struct {
 	CreatedSince, Size  string
 	Bytes               int64
 	Names               []string
+	ReadOnly            bool
+	Store               string // that of an image of an additional store
 }
 
 // images lists the images that match.
@@ -98,7 +102,7 @@ func images(ctx context.Context, o *imagesOptions, st *layers.Store) error {
 	if o.format == "json" {
 		return printJSON(o.out, chosen)
 	}
-	return printList(o.out, o.format, lines, o.table())
+	return printList(o.out, o.format, lines, o.table(lines))
 }
 
 // lines returns the lines of an image whose names match; an image without names
@@ -107,6 +111,7 @@ func (o *imagesOptions) lines(img layers.Image) []imageLine {
 	line := imageLine{
 		ID: short(string(img.ID), o.noTrunc), Created: img.Created, CreatedSince: ago(img.Created),
 		Size: size(img.Size), Bytes: img.Size, Repository: "<none>", Tag: "<none>", Digest: "<none>",
+		ReadOnly: img.ReadOnly(), Store: img.Store,
 	}
 	for _, n := range img.Names {
 		line.Names = append(line.Names, n.Name)
@@ -136,21 +141,37 @@ func (o *imagesOptions) lines(img layers.Image) []imageLine {
 	return out
 }
 
-func (o *imagesOptions) table() table[imageLine] {
-	if o.digests {
-		return table[imageLine]{
-			header: []string{"REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"},
-			row: func(l imageLine) []string {
-				return []string{l.Repository, l.Tag, string(l.Digest), l.ID, l.CreatedSince, l.Size}
-			},
+// table has the columns that are asked for, and R/O where it says something.
+func (o *imagesOptions) table(lines []imageLine) table[imageLine] {
+	readOnly := slices.ContainsFunc(lines, func(l imageLine) bool { return l.ReadOnly })
+	columns := []struct {
+		name string
+		show bool
+		cell func(imageLine) string
+	}{
+		{"REPOSITORY", true, func(l imageLine) string { return l.Repository }},
+		{"TAG", true, func(l imageLine) string { return l.Tag }},
+		{"DIGEST", o.digests, func(l imageLine) string { return string(l.Digest) }},
+		{"IMAGE ID", true, func(l imageLine) string { return l.ID }},
+		{"CREATED", true, func(l imageLine) string { return l.CreatedSince }},
+		{"SIZE", true, func(l imageLine) string { return l.Size }},
+		{"R/O", readOnly, func(l imageLine) string { return strconv.FormatBool(l.ReadOnly) }},
+	}
+	var t table[imageLine]
+	for _, c := range columns {
+		if c.show {
+			t.header = append(t.header, c.name)
 		}
 	}
-	return table[imageLine]{
-		header: []string{"REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"},
-		row: func(l imageLine) []string {
-			return []string{l.Repository, l.Tag, l.ID, l.CreatedSince, l.Size}
-		},
+	t.row = func(l imageLine) (row []string) {
+		for _, c := range columns {
+			if c.show {
+				row = append(row, c.cell(l))
+			}
+		}
+		return row
 	}
+	return t
 }
 
 func (o *imagesOptions) printIDs(list []layers.Image) error {

@@ -94,6 +94,13 @@ func (r *infoReport) print(w io.Writer) error {
 	line("small files", fmt.Sprintf("%s in %s", size(r.PackBytes), count(r.Packs, "pack")))
 	line("metadata", fmt.Sprintf("%s of layers, %s of images, %s of index", size(r.MetaBytes), size(r.BlobBytes), size(r.IndexBytes)))
 	line("blobs", r.forms())
+	for _, a := range r.Additional {
+		text := fmt.Sprintf("%s with %s and %s", a.Root, count(int64(a.Images), "image"), count(int64(a.Layers), "layer"))
+		if a.Error != "" {
+			text = a.Error
+		}
+		line("additional", text)
+	}
 	for _, m := range r.Mounts {
 		line("mounted", fmt.Sprintf("%s (process %d)", m.Mountpoint, m.PID))
 	}

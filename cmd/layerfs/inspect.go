@@ -82,6 +82,7 @@ type imageReport struct {
 	RootFS       rootFS
 	ManifestType string
 	Manifests    []digest.Digest
+	Store        string `json:",omitempty"` // the additional store that has the image
 	History      []ocispec.History
 }
 
@@ -186,7 +187,8 @@ func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport
 	}
 	m := manifestFor(img, item)
 	r := &imageReport{
-		Id: img.ID.Encoded(), Digest: m.Digest, ManifestType: m.MediaType,
+		Store: img.Store,
+		Id:    img.ID.Encoded(), Digest: m.Digest, ManifestType: m.MediaType,
 		RepoTags: []string{}, RepoDigests: []string{},
 		Created: config.Created, Loaded: img.Loaded, Author: config.Author, Architecture: config.Architecture,
 		Variant: config.Variant, Os: config.OS, Size: img.Size, Labels: config.Config.Labels, Config: config.Config,

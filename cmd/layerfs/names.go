@@ -66,11 +66,11 @@ func familiar(name string) string {
 func completeNames(e *env) cli.BashCompleteFunc {
 	return func(c *cli.Context) {
 		defer cli.DefaultCompleteWithFlags(c.Command)(c)
-		root, err := e.completionRoot(c)
-		if err != nil {
+		// The library does not call before for a completion.
+		if e.configure(c) != nil {
 			return
 		}
-		st, err := layers.Open(root, &layers.Options{ReadOnly: true})
+		st, err := e.readStore()
 		if err != nil {
 			return
 		}
@@ -85,13 +85,4 @@ func completeNames(e *env) cli.BashCompleteFunc {
 			}
 		}
 	}
-}
-
-// completionRoot is the store that the command line names; the library does not
-// call before for a completion.
-func (e *env) completionRoot(c *cli.Context) (string, error) {
-	if err := e.configure(c); err != nil {
-		return "", err
-	}
-	return e.storeRoot()
 }

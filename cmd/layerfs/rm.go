@@ -69,11 +69,10 @@ func rm(ctx context.Context, o *rmOptions, st *layers.Store) error {
 func completeContainers(e *env) cli.BashCompleteFunc {
 	return func(c *cli.Context) {
 		defer cli.DefaultCompleteWithFlags(c.Command)(c)
-		root, err := e.completionRoot(c)
-		if err != nil {
+		if e.configure(c) != nil {
 			return
 		}
-		st, err := layers.Open(root, &layers.Options{ReadOnly: true})
+		st, err := e.readStore()
 		if err != nil {
 			return
 		}
