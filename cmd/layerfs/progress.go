@@ -21,6 +21,7 @@ type progress struct {
 	count   int
 	drawn   int // lines on the terminal
 	lastRun time.Time
+	sending bool // layers go out: they are done when they have been transferred
 }
 
 // A layerState is what is known of one layer.
@@ -72,9 +73,13 @@ func (p *progress) layer(r layers.Progress) {
 func (p *progress) fetched(r registry.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state(r.Index, r.Count).fetch = &r
-	if p.width > 0 && time.Since(p.lastRun) >= redrawEvery {
+	l := p.state(r.Index, r.Count)
+	l.fetch = &r
+	switch {
+	case p.width > 0 && time.Since(p.lastRun) >= redrawEvery:
 		p.drawLocked()
+	case p.width == 0 && p.sending && r.Done == r.Total:
+		fmt.Fprintln(p.w, l.line(0))
 	}
 }
 
@@ -106,6 +111,8 @@ func (l *layerState) line(width int) string {
 		have, total, kept = max(have, f.Done), f.Total, f.Kept
 	}
 	switch {
+	case l.fetch != nil && l.fetch.Note != "":
+		return head + " " + size(total) + " " + l.fetch.Note
 	case l.Known:
 		return head + " already in the store"
 	case l.Done && kept > 0:
@@ -114,7 +121,7 @@ func (l *layerState) line(width int) string {
 		return head + " " + size(l.Read)
 	case have == 0 && l.fetch == nil:
 		return head + " waits"
-	case total <= 0:
+	case total <= 0, l.fetch != nil && l.Layer == "" && have == total:
 		return head + " " + size(have)
 	}
 	text := fmt.Sprintf(" %s of %s%s", size(have), size(total), pace(have-kept, total-have, time.Since(l.since)))

@@ -53,6 +53,8 @@ type Progress struct {
 	Index, Count int
 	// Done of Total bytes are here, of which Kept were here before.
 	Done, Total, Kept int64
+	// Note says why nothing is transferred, such as that it is there already.
+	Note string
 }
 
 // A Client reaches registries. Its methods may be called from several goroutines.

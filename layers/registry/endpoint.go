@@ -41,13 +41,15 @@ func (c *Client) endpoint(ctx context.Context, named reference.Named, insecure, 
 // none, and when it has to show credentials.
 type request struct {
 	method string
-	path   string   // below /v2/NAME/
-	url    *url.URL // instead of path
+	path   string // below /v2/NAME/
+	query  url.Values
+	url    *url.URL // instead of path and query
 	header http.Header
 	// body returns the body and its size, each time from the beginning; nil means none.
-	body  func() (io.ReadCloser, int64, error)
-	want  []int  // good answers
-	scope string // of the token besides the endpoint's own
+	body    func() (io.ReadCloser, int64, error)
+	want    []int  // good answers
+	scope   string // of the token besides the endpoint's own
+	patient bool   // the server may need long before it answers
 }
 
 // do sends a request until there is an answer. Every answer but those that are wanted
@@ -112,12 +114,19 @@ func (e *endpoint) send(ctx context.Context, r request) (*http.Response, error) 
 	return resp, err
 }
 
+// patience is how much longer a server may need to store what it was sent.
+const patience = 5
+
 func (e *endpoint) sendBy(ctx context.Context, scheme string, r request) (*http.Response, error) {
 	u := r.url
 	if u == nil {
-		u = &url.URL{Scheme: scheme, Host: e.h.server(), Path: "/v2/" + reference.Path(e.named) + "/" + r.path}
+		u = &url.URL{Scheme: scheme, Host: e.h.server(), Path: "/v2/" + reference.Path(e.named) + "/" + r.path, RawQuery: r.query.Encode()}
 	}
-	w := newWatch(ctx, e.c.o.Stall)
+	limit := e.c.o.Stall
+	if r.patient {
+		limit *= patience
+	}
+	w := newWatch(ctx, limit)
 	req, err := http.NewRequestWithContext(w.ctx, r.method, u.String(), nil)
 	if err != nil {
 		w.stop()

@@ -1,0 +1,88 @@
+package layers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerfs/layerfs/index"
+)
+
+// An Outgoing image is an image of the store with the bytes that it came with. It
+// implements Source, so that an image can go wherever one can come from.
+type Outgoing struct {
+	s        *Store
+	img      *Image
+	manifest index.Manifest
+}
+
+// Outgoing returns the image as it came under a name, or for an empty or unknown name
+// as it came first.
+func (s *Store) Outgoing(img *Image, name string) *Outgoing {
+	return &Outgoing{s: s, img: img, manifest: img.Manifest(name)}
+}
+
+// Manifest returns the manifest as it was received.
+func (o *Outgoing) Manifest(context.Context) ([]byte, ocispec.Descriptor, error) {
+	raw, err := o.s.Blob(o.manifest.Descriptor.Digest)
+	return raw, o.manifest.Descriptor, err
+}
+
+// Blob opens the config or a layer blob. It returns ErrBlobGone when a layer came as
+// this blob, but only its content was kept.
+func (o *Outgoing) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest != o.img.ID {
+		return o.s.OpenLayerBlob(ctx, desc)
+	}
+	raw, err := o.s.Blob(desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(raw)), nil
+}
+
+// Repositories returns, for each of the layer blobs, the repositories of which the
+// store has an image with that blob; a registry may have it there.
+func (s *Store) Repositories(ctx context.Context, blobs []digest.Digest) (map[digest.Digest][]string, error) {
+	wanted := map[digest.Digest]bool{}
+	for _, d := range blobs {
+		wanted[d] = true
+	}
+	var out map[digest.Digest][]string
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		out = map[digest.Digest][]string{}
+		names, err := namesByImage(tx)
+		if err != nil {
+			return err
+		}
+		return tx.EachImage(func(img index.Image) error {
+			for _, n := range names[img.ID] {
+				repository, _, _ := SplitName(n.Name)
+				addRepository(out, wanted, img, n, repository)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("repositories: %w", err)
+	}
+	return out, nil
+}
+
+func addRepository(out map[digest.Digest][]string, wanted map[digest.Digest]bool, img index.Image, n index.Name, repository string) {
+	for _, m := range img.Manifests {
+		if m.Descriptor.Digest != n.Manifest.Digest {
+			continue
+		}
+		for _, l := range m.Layers {
+			known := out[l.Digest]
+			if wanted[l.Digest] && (len(known) == 0 || known[len(known)-1] != repository) {
+				out[l.Digest] = append(known, repository)
+			}
+		}
+	}
+}
