@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,7 +16,11 @@ import (
 func writeTarLayer(t *testing.T, s *Store) ([]byte, *Layer) {
 	t.Helper()
 	big := strings.Repeat("0123456789abcdef", 200_000) // 3.2 MB: several pieces
-	tar := archive(t, file("small", "s"), file("big", big), file("medium", strings.Repeat("m", 100_000)), file("again", big), file("empty", ""))
+	members := []member{file("small", "s"), file("big", big), file("medium", strings.Repeat("m", 100_000)), file("again", big), file("empty", "")}
+	for i := range 3000 { // headers one after the other: more than one group of metadata
+		members = append(members, link(fmt.Sprintf("link-%d", i), "small"))
+	}
+	tar := archive(t, members...)
 	l, err := s.OpenLayer(load(t, s, image(t, tar), "x").DiffIDs()[0])
 	if err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func (j *joiner) group(g *group) error {
 		var err error
 		switch length := g.spanEnd(i) - s.start; s.kind {
 		case recordRaw:
-			err = j.bytes(g.rawBytes(i, 0))
+			err = j.raw(g.rawBytes(i, 0))
 		case recordZeros:
 			err = j.zeros(length)
 		default:
@@ -66,6 +66,24 @@ func (j *joiner) group(g *group) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// raw appends p, which is memory of the group and changes with the next: a Swapper,
+// who goes on reading, gets a copy however large it is.
+func (j *joiner) raw(p []byte) error {
+	if j.swap == nil {
+		return j.bytes(p)
+	}
+	for len(p) > 0 {
+		room, err := j.room(int64(len(p)))
+		if err != nil {
+			return err
+		}
+		n := copy(room, p)
+		j.n += n
+		p = p[n:]
 	}
 	return nil
 }
