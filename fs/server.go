@@ -77,17 +77,40 @@ func start(store *layers.Store, dir, image string, o *Options) (*Server, error) 
 		finished: make(chan struct{}), gaveUp: make(chan struct{}),
 	}
 	f.status.info = s.status
-	if err := s.prepare(image); err != nil {
+	// The kernel, or fusermount3, takes about as long as reading the catalogue.
+	mounting := make(chan unserved, 1)
+	go func() { mounting <- mountAt(dir, set) }()
+	err = s.prepare(image)
+	m := <-mounting
+	if err != nil {
+		if m.err == nil {
+			err = errors.Join(err, mount.Unmount(dir, true), m.device.Close())
+		}
 		return nil, err
 	}
-	if _, err := mount.CleanDead(dir); err != nil {
-		return nil, err
+	if m.err != nil {
+		return nil, m.err
 	}
-	if err := s.attach(set); err != nil {
+	if err := s.attach(m.device, set); err != nil {
 		return nil, err
 	}
 	s.serve()
 	return s, nil
+}
+
+// unserved is a mount that nobody answers for yet.
+type unserved struct {
+	device *os.File
+	err    error
+}
+
+// mountAt mounts at dir, from which it takes away what a dead server has left.
+func mountAt(dir string, set *settings) unserved {
+	if _, err := mount.CleanDead(dir); err != nil {
+		return unserved{err: err}
+	}
+	device, err := mount.Mount(dir, set.mount)
+	return unserved{device, err}
 }
 
 // newFileSystem returns a file system that shows nothing yet.
@@ -127,12 +150,8 @@ func (s *Server) prepare(image string) error {
 	return fmt.Errorf("%w: %s was removed just now", layers.ErrImageUnknown, image)
 }
 
-// attach mounts and begins to answer.
-func (s *Server) attach(set *settings) error {
-	device, err := mount.Mount(s.dir, set.mount)
-	if err != nil {
-		return err
-	}
+// attach begins to answer.
+func (s *Server) attach(device *os.File, set *settings) error {
 	s.conn = wire.New(device, s.fs, newRaw(s.fs), wire.Options{
 		Workers: set.workers, Passthrough: set.passthrough, IDMapped: os.Geteuid() == 0,
 		Panicked: func(op string, node uint64, reason any) {

@@ -52,12 +52,12 @@ type CatalogueLayer struct {
 	Slot    uint32
 	Size    int64 // bytes of the uncompressed tar
 	Created time.Time
-	record  index.Raw
+	record  index.LayerText
 }
 
 // Info returns the text of info.json: the record of the layer.
 func (l *CatalogueLayer) Info() ([]byte, error) {
-	rec, err := l.record.DecodeLayer()
+	rec, err := l.record.Decode()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func readCatalogue(ctx context.Context, st lower) (*Catalogue, error) {
 
 func (c *Catalogue) addLayers(tx *index.Tx) error {
 	return tx.EachRawLayer(func(l index.Raw) error {
-		c.Layers = append(c.Layers, CatalogueLayer{DiffID: DiffID(l.Digest()), Slot: l.Slot, Size: l.Size, Created: l.Time, record: l})
+		c.Layers = append(c.Layers, CatalogueLayer{DiffID: DiffID(l.Digest()), Slot: l.Slot, Size: l.Size, Created: l.Time, record: l.LayerText()})
 		return nil
 	})
 }
@@ -126,7 +126,7 @@ func (c *Catalogue) layerPlaces() map[index.Sum]int {
 }
 
 func (c *Catalogue) addImages(tx *index.Tx, places map[index.Sum]int) error {
-	return tx.EachRawImage(func(img index.Raw) error {
+	return tx.EachImageHead(func(img index.Raw) error {
 		out := CatalogueImage{
 			ID: img.Digest(), Slot: img.Slot, Loaded: img.Time, Layers: make([]int, len(img.Layers)),
 			Config: descriptor(img.ConfigSum(), img.Size), Manifest: descriptor(img.Manifest, img.ManifestSize),
@@ -148,7 +148,7 @@ func (c *Catalogue) addNames(tx *index.Tx) error {
 	for i := range c.Images {
 		places[sumOf(c.Images[i].ID)] = i
 	}
-	return tx.EachRawName(func(n index.Raw) error {
+	return tx.EachNameHead(func(n index.Raw) error {
 		place, ok := places[n.Image]
 		if !ok {
 			return fmt.Errorf("%w: name %s: image %x is missing", ErrDamaged, n.Key, n.Image)
@@ -161,6 +161,8 @@ func (c *Catalogue) addNames(tx *index.Tx) error {
 }
 
 func descriptor(sum index.Sum, size int64) ocispec.Descriptor {
-	d := digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
-	return ocispec.Descriptor{Digest: d, Size: size}
+	const algorithm = "sha256:"
+	var text [len(algorithm) + 2*len(sum)]byte
+	hex.Encode(text[copy(text[:], algorithm):], sum[:])
+	return ocispec.Descriptor{Digest: digest.Digest(text[:]), Size: size}
 }
