@@ -41,6 +41,7 @@ var errnos = []struct {
 	{layers.ErrDuplicateID, syscall.EEXIST},
 	{layers.ErrDuplicateName, syscall.EEXIST},
 	{layers.ErrInvalidLabel, syscall.EINVAL},
+	{layers.ErrInvalidChange, syscall.EINVAL},
 	{layers.ErrBusy, syscall.EAGAIN},
 	{layers.ErrTooLarge, syscall.EFBIG},
 	{layers.ErrReadOnly, syscall.EROFS},

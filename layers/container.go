@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -232,21 +231,4 @@ func duplicateID(err error, id string) error {
 		return fmt.Errorf("%w: container %s", ErrDuplicateID, id)
 	}
 	return err
-}
-
-// initUpper gives the root of a new writable layer the attributes of the root
-// below it: a mount shows those of the upper one.
-func (s *Store) initUpper(path string, c *Container) error {
-	if len(c.Layers) == 0 {
-		return os.Chmod(path, 0o755)
-	}
-	st, err := s.OpenStack(c.DiffIDs())
-	if err != nil {
-		return err
-	}
-	a, err := st.Attr(st.Root())
-	if err == nil {
-		err = os.Chmod(path, fs.FileMode(a.Mode&0o777))
-	}
-	return errors.Join(err, st.Close())
 }

@@ -21,6 +21,9 @@ var (
 	ErrDuplicateName = errors.New("name is taken")
 	// ErrInvalidLabel is returned for a label that cannot be kept.
 	ErrInvalidLabel = errors.New("invalid label")
+	// ErrInvalidChange is returned for an instruction for a config that is not
+	// understood.
+	ErrInvalidChange = errors.New("invalid change")
 	// ErrAmbiguous is returned when an abbreviated ID fits several items; the text
 	// lists them.
 	ErrAmbiguous = errors.New("abbreviated ID is ambiguous")

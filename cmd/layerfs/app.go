@@ -77,6 +77,7 @@ func commands(e *env) []*cli.Command {
 		imagesCommand(e), inspectCommand(e), historyCommand(e), layersCommand(e), existsCommand(e),
 		tagCommand(e), untagCommand(e), rmiCommand(e),
 		createCommand(e), containersCommand(e), rmCommand(e), renameCommand(e), labelCommand(e), containerCommand(e),
+		changesCommand(e), diffsizeCommand(e), commitCommand(e), exportCommand(e),
 		whichCommand(e), findCommand(e), diffImagesCommand(e), whyCommand(e), duCommand(e),
 		mountCommand(e), umountCommand(e), mountsCommand(e),
 		gcCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),

@@ -38,7 +38,7 @@ Examples:
    layerfs containers --format '{{.Name}} {{.Image}}'
    layerfs ps -a --filter ancestor=debian`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "filter", Usage: "show only what fits `KEY=VALUE`; may be given several times"},
+			listFlag("filter", []string{"f"}, "show only what fits `KEY=VALUE`; may be given several times"),
 			formatFlag(),
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only the IDs"},
 			&cli.BoolFlag{Name: "no-trunc", Usage: "do not shorten IDs"},
@@ -49,7 +49,7 @@ Examples:
 				return err
 			}
 			o := &containersOptions{format: c.String("format"), quiet: c.Bool("quiet"), noTrunc: c.Bool("no-trunc"), out: e.stdout}
-			if err := o.parseFilters(c.StringSlice("filter")); err != nil {
+			if err := o.parseFilters(stringsOf(c, "filter")); err != nil {
 				return err
 			}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {

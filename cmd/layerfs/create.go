@@ -32,7 +32,7 @@ Examples:
    layerfs create --empty --name scratch         # over nothing`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "name", Usage: "`NAME` of the container; may be given several times", DefaultText: "generated"},
-			&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "label `KEY=VALUE`; may be given several times"},
+			listFlag("label", []string{"l"}, "label `KEY=VALUE`; may be given several times"),
 			&cli.StringFlag{Name: "metadata", Usage: "free `TEXT` that is kept with the container"},
 			&cli.StringFlag{Name: "id", Usage: "`ID` of 64 hexadecimal digits", DefaultText: "generated"},
 			&cli.BoolFlag{Name: "empty", Usage: "begin with an empty tree instead of an image"},
@@ -46,7 +46,7 @@ Examples:
 			if err := argCount(c, want, want, "IMAGE (or --empty)"); err != nil {
 				return err
 			}
-			labels, err := parseLabels(c.StringSlice("label"))
+			labels, err := parseLabels(stringsOf(c, "label"))
 			if err != nil {
 				return err
 			}

@@ -54,6 +54,7 @@ var exitCodes = []struct {
 	{layers.ErrInvalidName, exitUsage},
 	{config.ErrInvalid, exitUsage},
 	{layers.ErrInvalidLabel, exitUsage},
+	{layers.ErrInvalidChange, exitUsage},
 	{layers.ErrImageUnknown, exitNotFound},
 	{layers.ErrContainerUnknown, exitNotFound},
 	{layers.ErrLayerUnknown, exitNotFound},

@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/spool",
-		"layers/union", "tarsplit",
+		"layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
 	"layers/archive":    {"internal/compress", "internal/platform", "layers"},

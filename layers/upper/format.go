@@ -16,9 +16,9 @@ type Format struct {
 }
 
 // New returns the form of the uppers of a store that belongs to owners.UID: that
-// with user.overlay.* unless it is root's.
+// with user.overlay.* unless it is that of the host's root.
 func New(owners Owners) *Format {
-	if owners.UID == 0 {
+	if owners.UID == 0 && !owners.Namespace {
 		return &Format{prefix: "trusted.overlay.", owners: owners}
 	}
 	return &Format{prefix: "user.overlay.", user: true, owners: owners}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 
 	subid "github.com/moby/sys/user"
 )
@@ -14,6 +15,9 @@ import (
 type Owners struct {
 	UID, GID   uint32  // of whom the store belongs to
 	UIDs, GIDs []Range // subordinate IDs, which are 1 and up inside
+	// Namespace: root of a user namespace, who sees the IDs as a container does but has
+	// no more rights on the host than the user who made it.
+	Namespace bool
 }
 
 // A Range is a range of subordinate IDs.
@@ -26,7 +30,9 @@ const overflowID = 65534
 func Self() (Owners, error) {
 	o := Owners{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 	if o.UID == 0 {
-		return o, nil
+		var err error
+		o.Namespace, err = inNamespace()
+		return o, err
 	}
 	var err error
 	if o.UIDs, err = granted("/etc/subuid", o.UID); err != nil {
@@ -34,6 +40,16 @@ func Self() (Owners, error) {
 	}
 	o.GIDs, err = granted("/etc/subgid", o.UID)
 	return o, err
+}
+
+// inNamespace reports whether this process is in a user namespace: outside all IDs
+// stand for themselves (user_namespaces(7)).
+func inNamespace() (bool, error) {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return strings.Join(strings.Fields(string(text)), " ") != "0 0 4294967295", err
 }
 
 // granted returns the ranges of a user in a file where users have names or numbers.

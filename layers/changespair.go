@@ -1,0 +1,178 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/layers/upper"
+)
+
+// A tree that is named by a user: a stack, with the writable layer of a container
+// on top or without.
+type namedTree struct {
+	stack     []DiffID
+	below     []DiffID // the stack that it is compared with when nothing else is said
+	container *Container
+}
+
+// exact returns the layer whose tar leads from other to t, when there is one.
+func (t *namedTree) exact(other *namedTree) (DiffID, bool) {
+	if t.container != nil || other.container != nil || len(t.stack) != len(other.stack)+1 {
+		return "", false
+	}
+	n := len(other.stack)
+	return t.stack[n], slices.Equal(t.stack[:n], other.stack)
+}
+
+// named finds what a user names: a container, an image, a layer record or a layer,
+// in this order.
+func (s *Store) named(ctx context.Context, item string) (*namedTree, error) {
+	var out *namedTree
+	err := s.index.View(ctx, func(tx *index.Tx) error {
+		for _, find := range []func(*index.Tx, string) (*namedTree, error){namedContainer, namedImage, namedRecord, namedLayer} {
+			t, err := find(tx, item)
+			if err == nil {
+				out = t
+				return nil
+			}
+			if !errors.Is(err, ErrContainerUnknown) && !errors.Is(err, ErrImageUnknown) && !errors.Is(err, ErrLayerUnknown) {
+				return err
+			}
+		}
+		return fmt.Errorf("%w: %q is no container, image or layer", ErrContainerUnknown, item)
+	})
+	return out, err
+}
+
+func namedContainer(tx *index.Tx, item string) (*namedTree, error) {
+	c, err := resolveContainer(tx, item)
+	if err != nil {
+		return nil, err
+	}
+	ids := diffIDs(c.Layers)
+	return &namedTree{stack: ids, below: ids, container: &Container{c}}, nil
+}
+
+func namedImage(tx *index.Tx, item string) (*namedTree, error) {
+	img, _, err := resolve(tx, item)
+	if err != nil {
+		return nil, err
+	}
+	return stackTree(img.Layers), nil
+}
+
+// stackTree is compared with all but its topmost layer.
+func stackTree(stack []digest.Digest) *namedTree {
+	ids := diffIDs(stack)
+	return &namedTree{stack: ids, below: ids[:max(0, len(ids)-1)]}
+}
+
+func namedRecord(tx *index.Tx, item string) (*namedTree, error) {
+	r, err := tx.LayerRecord(item)
+	if errors.Is(err, index.ErrNotFound) {
+		r, err = tx.LayerRecordNamed(item)
+	}
+	if errors.Is(err, index.ErrNotFound) {
+		return nil, ErrLayerUnknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := stackTree(r.Layers)
+	if r.DiffID == "" {
+		t.below = t.stack // nothing was put on its parent yet
+	}
+	return t, nil
+}
+
+// namedLayer puts a layer on the layers below it in the first image that has it.
+func namedLayer(tx *index.Tx, item string) (*namedTree, error) {
+	l, err := resolveLayer(tx, strings.TrimPrefix(item, "sha256:"))
+	if errors.Is(err, index.ErrNotFound) {
+		return nil, ErrLayerUnknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	stack := []digest.Digest{l.DiffID}
+	err = tx.EachImage(func(img index.Image) error {
+		if i := slices.Index(img.Layers, l.DiffID); i > 0 && len(stack) == 1 {
+			stack = img.Layers[:i+1]
+		}
+		return nil
+	})
+	return stackTree(stack), err
+}
+
+// namedPair finds two trees; an empty y stands for what is below x.
+func (s *Store) namedPair(ctx context.Context, x, y string) (tx, ty *namedTree, err error) {
+	if tx, err = s.named(ctx, x); err != nil {
+		return nil, nil, err
+	}
+	if y == "" {
+		return tx, &namedTree{stack: tx.below}, nil
+	}
+	ty, err = s.named(ctx, y)
+	return tx, ty, err
+}
+
+// openPair opens two trees to compare them. The caller closes them.
+func (s *Store) openPair(ctx context.Context, x, y string) (*pair, error) {
+	tx, ty, err := s.namedPair(ctx, x, y)
+	if err != nil {
+		return nil, err
+	}
+	return s.openTwo(tx, ty)
+}
+
+func (s *Store) openTwo(tx, ty *namedTree) (*pair, error) {
+	vx, err := s.openView(tx)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Equal(tx.stack, ty.stack) && ty.container == nil {
+		return &pair{x: vx, y: &view{stack: vx.stack}, own: tx.container != nil}, nil
+	}
+	vy, err := s.openView(ty)
+	if err != nil {
+		return nil, errors.Join(err, vx.stack.Close())
+	}
+	return &pair{x: vx, y: vy}, nil
+}
+
+func (p *pair) close() {
+	if p.y.stack != p.x.stack {
+		_ = p.y.stack.Close() // it was only read
+	}
+	_ = p.x.stack.Close()
+}
+
+func (s *Store) openView(t *namedTree) (*view, error) {
+	v := &view{}
+	if t.container != nil {
+		form, err := s.upperFormat()
+		if err != nil {
+			return nil, err
+		}
+		v.form, v.upper = form, s.UpperPath(t.container.ID)
+	}
+	var err error
+	v.stack, err = s.OpenStack(t.stack)
+	return v, err
+}
+
+// upperFormat returns the form of the writable layers of this store: that of the
+// user who writes it.
+func (s *Store) upperFormat() (*upper.Format, error) {
+	owners, err := upper.Self()
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.root, err)
+	}
+	return upper.New(owners), nil
+}
