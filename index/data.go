@@ -55,10 +55,11 @@ func (tx *Tx) PutData(o Owner, key []byte, d Data) error {
 	sum := sumOf(d.Digest)
 	raw := binary.BigEndian.AppendUint64(sum[:], uint64(d.Size))
 	raw = binary.BigEndian.AppendUint64(raw, uint64(d.Stored.UnixNano()))
-	tx.visible = true
-	if err := tx.bucket(bucketData).Put(append(o.prefix(), key...), raw); err != nil {
+	full := append(o.prefix(), key...)
+	if err := tx.bucket(bucketData).Put(full, raw); err != nil {
 		return fmt.Errorf("index: data: %w", err)
 	}
+	tx.note(bucketData, full, raw)
 	return nil
 }
 

@@ -85,12 +85,18 @@ func (db *DB) Settle(ctx context.Context) error {
 
 // read requires the lock.
 func (db *DB) read(fn func(*Tx) error) error {
-	if _, err := os.Lstat(db.path); errors.Is(err, fs.ErrNotExist) {
+	if info, err := os.Lstat(db.path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		if err := db.refuseOlder(&Tx{}); err != nil {
+			return err
+		}
 		return fn(&Tx{})
 	}
 	return db.use(&bolt.Options{ReadOnly: true}, func(b *bolt.DB) error {
 		return b.View(func(tx *bolt.Tx) error {
 			root, err := rootOf(tx)
+			if err == nil && root == nil {
+				err = db.refuseOlder(&Tx{})
+			}
 			if err != nil {
 				return err
 			}
@@ -109,20 +115,34 @@ func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) er
 	}
 	defer release()
 	return db.use(&bolt.Options{FreelistType: bolt.FreelistMapType}, func(b *bolt.DB) error {
-		return b.Update(func(tx *bolt.Tx) error {
-			root, err := createRoot(tx)
-			if err != nil {
+		t := &Tx{}
+		err := commit(b, t, func(tx *Tx) error {
+			if err := db.refuseOlder(tx); err != nil {
 				return err
 			}
-			t := &Tx{root: root}
-			if err := fn(t); err != nil {
-				return err
-			}
-			if err := t.addBodyStats(); err != nil {
-				return err
-			}
-			return t.bumpGeneration()
+			return fn(tx)
 		})
+		if err != nil {
+			return err
+		}
+		db.record(b, t)
+		return nil
+	})
+}
+
+// commit commits what fn does.
+func commit(b *bolt.DB, t *Tx, fn func(*Tx) error) error {
+	return b.Update(func(tx *bolt.Tx) (err error) {
+		if t.root, err = createRoot(tx); err != nil {
+			return err
+		}
+		if err := fn(t); err != nil {
+			return err
+		}
+		if err := t.addBodyStats(); err != nil {
+			return err
+		}
+		return t.bumpGeneration()
 	})
 }
 
@@ -135,7 +155,7 @@ func (db *DB) openError(err error) error {
 	case isOSError(err):
 		return fmt.Errorf("index: %w", err)
 	}
-	return fmt.Errorf("%w: %s: %w; run `layerfs check`", ErrDamaged, db.path, err)
+	return fmt.Errorf("%w: %s: %w; run `layerfs check --repair`", ErrDamaged, db.path, err)
 }
 
 func isOSError(err error) bool {

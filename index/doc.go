@@ -47,6 +47,12 @@
 //	└── forms
 //	    └── <32 bytes sha256 of the blob>   53 bytes [Form]: DiffID, number, size, how, stored; big endian
 //
+// # When it is lost
+//
+// The journal beside it says the same again, without the bodies, and every change
+// is added to it. [DB.Verify] compares the two; [DB.Rebuild] makes the one from the
+// other. An index that has lost changes which the journal knows is refused.
+//
 // # Locking
 //
 // The file is opened for each transaction and closed after it, so that any number

@@ -61,16 +61,16 @@ func (tx *Tx) PutForm(sum Sum, f Form) error {
 	raw = binary.BigEndian.AppendUint64(raw, uint64(f.Size))
 	raw = append(raw, byte(f.How))
 	raw = binary.BigEndian.AppendUint64(raw, uint64(f.Stored))
-	tx.visible = true
 	if err := tx.bucket(bucketForms).Put(sum[:], raw); err != nil {
 		return fmt.Errorf("index: form %x: %w", sum, err)
 	}
+	tx.note(bucketForms, sum[:], raw)
 	return nil
 }
 
 // DeleteForm removes a form; an absent one is no error.
 func (tx *Tx) DeleteForm(sum Sum) error {
-	tx.visible = true
+	tx.note(bucketForms, sum[:], nil)
 	return tx.bucket(bucketForms).Delete(sum[:])
 }
 

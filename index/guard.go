@@ -28,7 +28,7 @@ func (db *DB) use(o *bolt.Options, fn func(*bolt.DB) error) (err error) {
 				_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
 				_ = file.Close() // nothing was written through it
 			}
-			err = fmt.Errorf("%w: %s: %v; run `layerfs check`", ErrDamaged, db.path, r)
+			err = fmt.Errorf("%w: %s: %v; run `layerfs check --repair`", ErrDamaged, db.path, r)
 		}
 	}()
 	b, err := bolt.Open(db.path, 0o600, o)

@@ -175,6 +175,11 @@ func (r Raw) decode(bucket []byte, v any) error {
 	if err := json.Unmarshal(r.text, v); err != nil {
 		return fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, r.Key, err)
 	}
+	if c, ok := v.(interface{ check() error }); ok {
+		if err := c.check(); err != nil {
+			return fmt.Errorf("record %s/%s: %w", bucket, r.Key, err)
+		}
+	}
 	return nil
 }
 

@@ -35,7 +35,12 @@ const MaxSlot = 1<<25 - 1
 type Tx struct {
 	root    *bolt.Bucket // nil: the index does not exist yet and is read as empty
 	visible bool         // a record was changed that is no body
-	bodies  BodyStats    // what was added, less what was removed
+	changes []change     // of records, for the journal
+
+	// Of a transaction that is about to be committed.
+	generation uint64
+	slots      map[string]uint64
+	bodies     BodyStats // what was added, less what was removed
 }
 
 func (tx *Tx) bucket(name []byte) *bolt.Bucket {
@@ -67,6 +72,11 @@ func decode(bucket, key, raw []byte, v any) error {
 	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("%w: record %s/%s: %w", ErrDamaged, bucket, key, err)
 	}
+	if c, ok := v.(interface{ check() error }); ok {
+		if err := c.check(); err != nil {
+			return fmt.Errorf("record %s/%s: %w", bucket, key, err)
+		}
+	}
 	return nil
 }
 
@@ -75,10 +85,11 @@ func (tx *Tx) put(bucket []byte, key string, h Head, v any) error {
 	if err != nil {
 		return fmt.Errorf("index: record %s/%s: %w", bucket, key, err)
 	}
-	tx.visible = true
-	if err := tx.bucket(bucket).Put([]byte(key), append(h.encode(), text...)); err != nil {
+	raw := append(h.encode(), text...)
+	if err := tx.bucket(bucket).Put([]byte(key), raw); err != nil {
 		return fmt.Errorf("index: record %s/%s: %w", bucket, key, err)
 	}
+	tx.note(bucket, []byte(key), raw)
 	return nil
 }
 
@@ -87,7 +98,7 @@ func (tx *Tx) remove(bucket []byte, key string) error {
 	if b.Get([]byte(key)) == nil {
 		return ErrNotFound
 	}
-	tx.visible = true
+	tx.note(bucket, []byte(key), nil)
 	return b.Delete([]byte(key))
 }
 
@@ -201,7 +212,8 @@ func (tx *Tx) bumpGeneration() error {
 	if !tx.visible {
 		return nil
 	}
-	return tx.setCounter(keyGeneration, tx.Generation()+1)
+	tx.generation, tx.slots = tx.Generation()+1, tx.lastSlots()
+	return tx.setCounter(keyGeneration, tx.generation)
 }
 
 // NextLayerSlot gives a slot for a new layer.
