@@ -174,6 +174,9 @@ func saveImage(st *layers.Store, img *layers.Image, name string, known map[diges
 		s.Layers = append(s.Layers, archive.SaveLayer{
 			DiffID: l.DiffID, Size: l.Size, Desc: m.Layers[i],
 			Open: func() (io.ReadCloser, error) { return openTar(st, d) },
+			WriteTar: func(ctx context.Context, w io.Writer) error {
+				return writeTar(ctx, st, d, l.Size, w)
+			},
 			Blob: func(ctx context.Context) (archive.Blob, error) { return st.OpenLayerBlob(ctx, m.Layers[i]) },
 		})
 	}
@@ -198,4 +201,21 @@ func openTar(st *layers.Store, d layers.DiffID) (io.ReadCloser, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return layerTar{io.NewSectionReader(tar, 0, tar.Size()), l}, nil
+}
+
+// writeTar writes the tar of a layer, which has to have the size.
+func writeTar(ctx context.Context, st *layers.Store, d layers.DiffID, size int64, w io.Writer) error {
+	l, err := st.OpenLayer(d)
+	if err != nil {
+		return err
+	}
+	defer l.Close() // it was only read
+	tar, err := l.Tar()
+	if err != nil {
+		return err
+	}
+	if tar.Size() != size {
+		return fmt.Errorf("%w: its tar has %d bytes, but its record says %d; run `layerfs check`", layers.ErrDamaged, tar.Size(), size)
+	}
+	return l.WriteTar(ctx, w)
 }

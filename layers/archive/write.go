@@ -43,6 +43,9 @@ type SaveLayer struct {
 	Desc ocispec.Descriptor
 	// Open returns the uncompressed tar. It is checked against DiffID and Size.
 	Open func() (io.ReadCloser, error)
+	// WriteTar, if set, is used instead of Open where the tar is wanted as it is. It
+	// checks by itself that it writes Size bytes with the digest DiffID.
+	WriteTar func(ctx context.Context, w io.Writer) error
 	// Blob returns the bytes that Desc names, for a layer that came compressed. Nil, and
 	// layers.ErrBlobGone, mean that they cannot be had any more.
 	Blob func(context.Context) (Blob, error)
@@ -199,6 +202,9 @@ func (r *layerReader) Close() error { return r.rc.Close() }
 // putLayer adds an uncompressed layer. It is put together and hashed on another core
 // than it is written on.
 func putLayer(ctx context.Context, s sink, name string, l *SaveLayer) error {
+	if l.WriteTar != nil {
+		return s.put(name, l.Size, tarOf{ctx, l})
+	}
 	lr, err := openLayer(ctx, l)
 	if err != nil {
 		return err
@@ -206,4 +212,18 @@ func putLayer(ctx context.Context, s sink, name string, l *SaveLayer) error {
 	r := compress.Pipe(lr)
 	defer r.Close()
 	return s.put(name, l.Size, r.(io.WriterTo))
+}
+
+// tarOf is the tar of a layer that has WriteTar.
+type tarOf struct {
+	ctx context.Context
+	l   *SaveLayer
+}
+
+// WriteTo implements io.WriterTo.
+func (t tarOf) WriteTo(w io.Writer) (int64, error) {
+	if err := t.l.WriteTar(t.ctx, w); err != nil {
+		return 0, fmt.Errorf("layer %s: %w", t.l.DiffID, err)
+	}
+	return t.l.Size, nil
 }
