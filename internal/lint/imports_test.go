@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"internal/compress": {},
 	"internal/config":   {},
 	"internal/control":  {},
+	"internal/deflate":  {},
 	"internal/disk":     {},
 	"internal/lint":     {},
 	"internal/platform": {},
