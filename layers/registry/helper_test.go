@@ -9,6 +9,7 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/docker/reference"
 
 	"github.com/layerfs/layerfs/internal/registrytest"
 	"github.com/layerfs/layerfs/layers"
@@ -141,4 +142,13 @@ func partials(t testing.TB, st *layers.Store) map[string]int64 {
 		out[e.Name()] = info.Size()
 	}
 	return out
+}
+
+func mustParse(t testing.TB, name string) reference.Named {
+	t.Helper()
+	named, err := parse(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return named
 }
