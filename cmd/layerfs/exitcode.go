@@ -12,6 +12,7 @@ import (
 	"github.com/layerfs/layerfs/internal/control"
 	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/archive"
+	"github.com/layerfs/layerfs/layers/policy"
 	"github.com/layerfs/layerfs/layers/registry"
 )
 
@@ -49,6 +50,7 @@ var exitCodes = []struct {
 	{layers.ErrDamaged, exitVerify},
 	{archive.ErrVerification, exitVerify},
 	{archive.ErrDamaged, exitVerify},
+	{policy.ErrRejected, exitVerify},
 	{registry.ErrShortName, exitUsage},
 	{layers.ErrBusy, exitBusy},
 	{layers.ErrInvalidName, exitUsage},

@@ -46,6 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]` instead of this machine's"},
 			&cli.BoolFlag{Name: "all-platforms", Usage: "pull the images of all platforms; the name goes to this machine's"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "fetch manifest and config only and say what would be pulled"},
+			&cli.StringFlag{Name: "signature-policy", Usage: "`FILE` instead of the policy.json of containers tools"},
 			&cli.StringFlag{Name: "max-size", Usage: "refuse images whose layers have more than `SIZE` uncompressed, such as 10GB"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
 		}, registryFlags()...),
@@ -73,6 +74,7 @@ func (e *env) pullOptions(c *cli.Context) (*pullOptions, error) {
 	if o.registry, err = registryOptions(c); err != nil {
 		return nil, err
 	}
+	o.registry.Policy = c.String("signature-policy")
 	if o.platform, err = platformFlag(c); err != nil {
 		return nil, err
 	}

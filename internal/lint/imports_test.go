@@ -41,7 +41,8 @@ var allowed = map[string][]string{
 	},
 	// Ways in, out and through.
 	"layers/archive":    {"internal/compress", "internal/platform", "layers"},
-	"layers/registry":   {"internal/platform", "layers"},
+	"layers/policy":     {},
+	"layers/registry":   {"internal/platform", "layers", "layers/policy"},
 	"fs":                {"fs/internal/...", "index/tree", "layers", "layers/union", "tarsplit"},
 	"fs/internal/mount": {},
 	"fs/internal/wire":  {},
@@ -50,12 +51,12 @@ var allowed = map[string][]string{
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
 	// Programs.
-	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "layers", "layers/archive", "layers/registry"},
+	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "layers", "layers/archive", "layers/policy", "layers/registry"},
 	"internal/bench": {"..."},
 }
 
 // offline packages must not be able to reach the network.
-var offline = []string{"fs", "index", "layers", "layers/archive", "layers/union", "tarsplit"}
+var offline = []string{"fs", "index", "layers", "layers/archive", "layers/policy", "layers/union", "tarsplit"}
 
 // goList runs go list and returns its lines.
 func goList(t *testing.T, args ...string) []string {

@@ -8,6 +8,8 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/pkg/docker/config"
 	"go.podman.io/image/v5/types"
+
+	"github.com/layerfs/layerfs/layers/policy"
 )
 
 // Options change how registries are reached; nil means the defaults.
@@ -29,6 +31,10 @@ type Options struct {
 	// RegistriesConf is the configuration file; "" means CONTAINERS_REGISTRIES_CONF, or
 	// else the usual places.
 	RegistriesConf string
+	// RegistriesDir is the directory of signature storages; "" means the usual places.
+	RegistriesDir string
+	// Policy is the file of the signature policy; "" means the usual places.
+	Policy string
 	// UserAgent is what servers are told about the program.
 	UserAgent string
 	// Parallel is how many layers are transferred at once; 0 means 4.
@@ -62,6 +68,7 @@ type Client struct {
 	o        Options
 	sys      *types.SystemContext
 	insecure insecureSet
+	policy   *policy.Policy
 
 	mu    sync.Mutex // guards hosts
 	hosts map[hostKey]*host
@@ -101,7 +108,10 @@ func New(o *Options) (*Client, error) {
 		c.sys.SystemRegistriesConfPath = os.Getenv("CONTAINERS_REGISTRIES_CONF")
 	}
 	var err error
-	c.insecure, err = newInsecureSet(c.o.Insecure)
+	if c.insecure, err = newInsecureSet(c.o.Insecure); err != nil {
+		return nil, err
+	}
+	c.policy, err = policy.Load(c.o.Policy)
 	return c, err
 }
 

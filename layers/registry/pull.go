@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/policy"
 )
 
 // Pull loads an instance into the store. After an error the store is as it was, but
@@ -15,6 +16,9 @@ func (r *Remote) Pull(ctx context.Context, st *layers.Store, in Instance, o *lay
 	}
 	lo := *o
 	lo.Indexes = in.Indexes
+	if err := r.Allowed(ctx, in); err != nil {
+		return nil, err
+	}
 	for try := 0; ; try++ {
 		src := r.Open(ctx, in, st)
 		img, err := st.Load(ctx, src, &lo)
@@ -26,6 +30,15 @@ func (r *Remote) Pull(ctx context.Context, st *layers.Store, in Instance, o *lay
 		}
 		// What was kept may have been damaged, by a power loss for example.
 	}
+}
+
+// Allowed says whether the signature policy lets an instance in; it returns
+// policy.ErrRejected when it does not.
+func (r *Remote) Allowed(ctx context.Context, in Instance) error {
+	return r.c.policy.Check(ctx, &policy.Image{
+		Transport: "docker", Name: r.named, Scopes: policy.DockerScopes(r.named), Manifest: in.Descriptor.Digest,
+		Signatures: func(ctx context.Context) ([][]byte, error) { return r.c.signatures(ctx, r.named, in.Descriptor.Digest) },
+	})
 }
 
 // useless says whether an error is about the content, so that nobody need keep it.
