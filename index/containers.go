@@ -29,6 +29,7 @@ type Container struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Metadata  string            `json:"metadata,omitempty"`
 	Created   time.Time         `json:"created"`
+	Flags     map[string]string `json:"flags,omitempty"`
 }
 
 // head leaves Image zero for a container without one.
@@ -94,7 +95,7 @@ func (tx *Tx) PutContainer(c Container) error {
 	return tx.put(bucketContainers, c.ID, c.head(), c)
 }
 
-// DeleteContainer removes a container and its names, or returns ErrNotFound.
+// DeleteContainer removes a container with its names and big data, or returns ErrNotFound.
 func (tx *Tx) DeleteContainer(id string) error {
 	c, err := tx.Container(id)
 	if err != nil {
@@ -104,6 +105,9 @@ func (tx *Tx) DeleteContainer(id string) error {
 		if err := tx.bucket(bucketContainerNames).Delete([]byte(n)); err != nil {
 			return fmt.Errorf("index: name %q: %w", n, err)
 		}
+	}
+	if err := tx.DeleteAllData(Owner{KindContainer, id}); err != nil {
+		return err
 	}
 	return tx.remove(bucketContainers, id)
 }

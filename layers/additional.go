@@ -168,10 +168,10 @@ func (x *indexes) Update(ctx context.Context, purpose string, fn func(*index.Tx)
 }
 
 func isUnknown(err error) bool {
-	return errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown)
+	return errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown) || errors.Is(err, ErrNotAnID)
 }
 
-// An unknownError is ErrImageUnknown or ErrLayerUnknown about something.
+// An unknownError is ErrImageUnknown, ErrLayerUnknown or ErrNotAnID about something.
 type unknownError struct {
 	target   error
 	id, hint string
@@ -190,8 +190,12 @@ func (s *Store) explainReadOnly(ctx context.Context, err error) error {
 	}
 	for _, st := range s.lowers() {
 		ferr := st.view(ctx, func(tx *index.Tx) error {
-			if u.target == ErrLayerUnknown {
+			switch u.target {
+			case ErrLayerUnknown:
 				_, err := findLayer(tx, u.id)
+				return err
+			case ErrNotAnID:
+				_, err := resolveItem(tx, u.id)
 				return err
 			}
 			_, _, err := resolve(tx, u.id)

@@ -137,31 +137,41 @@ func putForm(tx *index.Tx, in *incoming, l *index.Layer, desc ocispec.Descriptor
 	return tx.PutForm(sum, index.Form{Layer: layer, Number: uint32(number), Size: desc.Size})
 }
 
-// markForms marks the files that the compressed forms of layers need, and forgets
-// forms without a layer.
-func (c *collection) markForms(ctx context.Context) error {
+// currentForms marks the files that the compressed forms of layers need.
+func (c *collection) currentForms(tx *index.Tx) error {
+	return tx.EachForm(func(sum index.Sum, f index.Form) error {
+		switch {
+		case !c.needed(f.Layer):
+		case f.How == index.FormKept:
+			c.blobs[sum] = true
+		case f.How == index.FormCorrected:
+			c.corrections[sum] = true
+		}
+		return nil
+	})
+}
+
+// sweepForms forgets forms without a layer.
+func (c *collection) sweepForms(ctx context.Context) error {
 	var orphans []index.Sum
-	err := c.s.index.View(ctx, func(tx *index.Tx) error {
+	find := func(tx *index.Tx) error {
 		orphans = orphans[:0]
 		return tx.EachForm(func(sum index.Sum, f index.Form) error {
 			_, err := tx.Layer(digestOf(f.Layer))
-			switch {
-			case errors.Is(err, index.ErrNotFound):
+			if errors.Is(err, index.ErrNotFound) {
 				orphans = append(orphans, sum)
-			case err != nil:
-				return err
-			case f.How == index.FormKept:
-				c.blobs[sum] = true
-			case f.How == index.FormCorrected:
-				c.corrections[sum] = true
+				return nil
 			}
-			return nil
+			return err
 		})
-	})
-	if err != nil || len(orphans) == 0 || c.dryRun {
+	}
+	if err := c.view(ctx, find); err != nil || len(orphans) == 0 || c.dryRun {
 		return err
 	}
-	return c.s.index.Update(ctx, "gc", func(tx *index.Tx) error {
+	return c.update(ctx, func(tx *index.Tx) error {
+		if err := find(tx); err != nil {
+			return err
+		}
 		for _, sum := range orphans {
 			if err := tx.DeleteForm(sum); err != nil {
 				return err

@@ -93,15 +93,18 @@ func (s *Store) adopt(ctx context.Context, nameOrID string) (string, error) {
 	return string(img.ID), s.adoptFrom(ctx, st, img)
 }
 
-func (s *Store) adoptFrom(ctx context.Context, st lower, img index.Image) error {
-	release, err := s.lockImports(ctx, false, s.timeout)
+func (s *Store) adoptFrom(ctx context.Context, st lower, img index.Image) (err error) {
+	lease, err := s.NewLease(ctx, "adopt")
 	if err != nil {
 		return err
 	}
-	defer release()
-	docs := []digest.Digest{img.ID}
+	defer func() { err = errors.Join(err, lease.Close()) }()
+	docs := []digest.Digest{img.Config.Digest}
 	for _, m := range img.Manifests {
 		docs = append(docs, m.Descriptor.Digest)
+	}
+	if err := errors.Join(lease.holdBlobs(docs...), lease.holdLayers(diffIDs(img.Layers)), s.index.Settle(ctx)); err != nil {
+		return err
 	}
 	for _, d := range docs {
 		raw, err := st.Blob(d)
@@ -193,9 +196,12 @@ func (im *importer) copyLent(bodies []lentBody) error {
 	if len(bodies) == 0 {
 		return nil
 	}
-	ingest, err := im.s.blobs.NewIngest(im.temp.path, im.s.knownBodies)
+	ingest, err := im.s.blobs.NewIngest(im.temp.path, im.knownBodies)
 	if err != nil {
 		return err
+	}
+	if err := im.lease.holdPack(ingest.PackID()); err != nil {
+		return errors.Join(err, ingest.Abort())
 	}
 	w := ingest.Writer()
 	for _, b := range bodies {

@@ -40,7 +40,7 @@ type Committed struct {
 // Commit makes an image of a container: the layers below it and, when there are
 // changes, one more. The container stays as it is, and on its old image. Of what
 // somebody writes into it meanwhile, Diff says what is taken.
-func (s *Store) Commit(ctx context.Context, nameOrID string, o *CommitOptions) (*Committed, error) {
+func (s *Store) Commit(ctx context.Context, nameOrID string, o *CommitOptions) (_ *Committed, err error) {
 	if o == nil {
 		o = &CommitOptions{}
 	}
@@ -59,12 +59,12 @@ func (s *Store) Commit(ctx context.Context, nameOrID string, o *CommitOptions) (
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.lockImports(ctx, false, s.timeout)
+	lease, err := s.NewLease(ctx, "commit")
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	cm := &commit{s: s, c: c, o: o, steps: steps, out: &Committed{}}
+	defer func() { err = errors.Join(err, lease.Close()) }()
+	cm := &commit{s: s, c: c, o: o, lease: lease, steps: steps, out: &Committed{}}
 	in, err := cm.run(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", c.Name(), err)
@@ -81,13 +81,14 @@ type commit struct {
 	s     *Store
 	c     *Container
 	o     *CommitOptions
+	lease *Lease
 	steps []configChange
 	out   *Committed
 }
 
 // run makes the layer, and the documents of an image that has it on top.
 func (cm *commit) run(ctx context.Context) (in *incoming, err error) {
-	im, err := cm.s.newImport(0, false)
+	im, err := cm.s.newImport(cm.lease, 0, false)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +103,14 @@ func (cm *commit) run(ctx context.Context) (in *incoming, err error) {
 	if !changed {
 		l.diffID = ""
 	}
-	if in, err = cm.describe(l); err != nil || !changed {
-		return in, err
+	if in, err = cm.describe(l); err != nil {
+		return nil, err
+	}
+	if err := cm.lease.holdIncoming(in); err != nil {
+		return nil, err
+	}
+	if !changed {
+		return in, cm.s.index.Settle(ctx)
 	}
 	cm.out.Layer = l.diffID
 	known, err := cm.s.hasLayer(ctx, l.diffID)

@@ -21,14 +21,33 @@
 // before or the state after. What it left behind under tmp/ is flocked while its
 // owner lives, so that the next writer can tell and remove it.
 //
+// # Layer records
+//
+// Layers themselves are content: what has the same DiffID is the same layer, however
+// often it is used. A layer *record* is a place on top of a stack of layers, with an
+// ID of its own, a parent, names, metadata, flags and big data: what
+// containers/storage calls a layer. It is created empty, and one tar may be applied to
+// it. The beginnings of the stacks of images and containers are such places too; they
+// have no record and the ChainID for an ID, so that a layer can be made on top of any
+// image, and get a record when somebody gives them a name. See [LayerNode].
+//
+// # Leases and collection
+//
+// What no record leads to is garbage, and [Store.GC] frees it while everything else
+// goes on. What somebody works with before a record leads to it he holds with a
+// [Lease]; every import has one. A collection changes nothing but in transactions in
+// which it has read the records and the leases as they are then.
+//
 // # Lock order
 //
-//	import.lock          shared by everybody who adds, exclusive for collection
+//	gc.lock              exclusive, by the one collection
+//	  leases/<lease>     flocked by the one who holds it, an import for example
 //	  tmp/<import>       flocked by its importer
 //	  containers/<id>    flocked by the one who writes into the container, makes it or removes it; nobody waits for it
 //	    index.lock       see package index; held for one transaction, never across I/O on bodies
 //	      layers/<diffid>/tree   shared flock of those who have the layer open; collection tries it exclusively and never waits
 //
 // Readers take none of these but index.lock for the moment of a look-up, and the
-// shared flock on the trees that they have open.
+// shared flock on the trees that they have open. Nobody waits for a collection but
+// another collection.
 package layers

@@ -36,6 +36,26 @@ var (
 	// ErrImageUsedByContainer is returned when an image is not removed because
 	// containers are made of it; the text names them. It is an ErrInUse.
 	ErrImageUsedByContainer = fmt.Errorf("image %w by a container", ErrInUse)
+	// ErrLayerHasChildren is returned when a layer record is not removed, or nothing is
+	// applied to it, because others stand on it. It is an ErrInUse.
+	ErrLayerHasChildren = fmt.Errorf("layer %w by layers on top of it", ErrInUse)
+	// ErrLayerUsedByImage is returned when a layer is not removed because images need
+	// it; the text names them. It is an ErrInUse.
+	ErrLayerUsedByImage = fmt.Errorf("layer %w by an image", ErrInUse)
+	// ErrLayerUsedByContainer is returned when a layer is not removed because
+	// containers need it; the text names them. It is an ErrInUse.
+	ErrLayerUsedByContainer = fmt.Errorf("layer %w by a container", ErrInUse)
+	// ErrParentIsContainer is returned when a layer is to be made on top of a container:
+	// what may still change can be nobody's parent. Commit it first.
+	ErrParentIsContainer = errors.New("a container can be no parent")
+	// ErrNotAnID is returned when neither an image nor a layer nor a container has the
+	// ID or name that was given.
+	ErrNotAnID = errors.New("neither an image nor a layer nor a container")
+	// ErrNoData is returned when an item has no big data under the key.
+	ErrNoData = errors.New("no such big data")
+	// ErrApplied is returned when something is to be applied to a layer record that
+	// has its content already.
+	ErrApplied = errors.New("layer has its content already")
 	// ErrVerification is returned when content does not have the digest or the size
 	// that was promised for it.
 	ErrVerification = errors.New("verification failed")
@@ -65,4 +85,6 @@ var (
 	// ErrStoreGone is returned when something lies in an additional store that is not
 	// there, or cannot be read.
 	ErrStoreGone = errors.New("additional store is not available")
+	// ErrStoreIsReadOnly is ErrReadOnly under the name that containers/storage has for it.
+	ErrStoreIsReadOnly = ErrReadOnly
 )

@@ -17,6 +17,8 @@ type ChainID digest.Digest
 func (d DiffID) String() string  { return string(d) }
 func (c ChainID) String() string { return string(c) }
 
+func (d DiffID) digest() digest.Digest { return digest.Digest(d) }
+
 // Hex returns the 64 hexadecimal digits.
 func (d DiffID) Hex() string { return digest.Digest(d).Encoded() }
 
@@ -24,14 +26,18 @@ func (d DiffID) Hex() string { return digest.Digest(d).Encoded() }
 // the empty ChainID.
 func Chain(stack []DiffID) ChainID {
 	var chain ChainID
-	for i, d := range stack {
-		if i == 0 {
-			chain = ChainID(d)
-			continue
-		}
-		chain = ChainID(digest.FromString(string(chain) + " " + string(d)))
+	for _, d := range stack {
+		chain = chain.push(d)
 	}
 	return chain
+}
+
+// push returns the ChainID of the stack with one more layer on top.
+func (c ChainID) push(d DiffID) ChainID {
+	if c == "" {
+		return ChainID(d)
+	}
+	return ChainID(digest.FromString(string(c) + " " + string(d)))
 }
 
 // parseDigest accepts sha256 digests in their canonical form only: they become

@@ -26,6 +26,7 @@ import (
 // with one place for their bodies, and made permanent together.
 type importer struct {
 	s      *Store
+	lease  *Lease // holds what the import relies on
 	temp   *tempDir
 	ingest *blob.Ingest
 	limit  int64        // bytes of tar that may be read in all, 0 for no limit
@@ -49,22 +50,31 @@ type stagedLayer struct {
 	size    int64
 }
 
-func (s *Store) newImport(limit int64, keep bool) (*importer, error) {
+// newImport begins an import under a lease, which holds all that the import will
+// rely on: collections go on beside it. With keep compressed blobs are kept.
+func (s *Store) newImport(lease *Lease, limit int64, keep bool) (*importer, error) {
 	temp, err := s.newTemp("import")
 	if err != nil {
 		return nil, err
 	}
-	ingest, err := s.blobs.NewIngest(temp.path, s.knownBodies)
-	if err != nil {
+	im := &importer{s: s, lease: lease, temp: temp, limit: limit, keep: keep}
+	if im.ingest, err = s.blobs.NewIngest(temp.path, im.knownBodies); err != nil {
 		return nil, errors.Join(err, temp.remove())
 	}
-	return &importer{s: s, temp: temp, ingest: ingest, limit: limit, keep: keep}, nil
+	if err := lease.holdPack(im.ingest.PackID()); err != nil {
+		return nil, errors.Join(err, im.close(err))
+	}
+	return im, nil
 }
 
-// knownBodies tells the ingest which bodies the store has.
-func (s *Store) knownBodies(sums []blob.Sum) ([]bool, error) {
+// knownBodies tells the ingest which bodies the store has. From then on the import
+// relies on them, or is about to put them there: before it asks it holds them.
+func (im *importer) knownBodies(sums []blob.Sum) ([]bool, error) {
+	if err := im.lease.holdBodies(sums); err != nil {
+		return nil, err
+	}
 	found := make([]bool, len(sums))
-	err := s.index.View(context.Background(), func(tx *index.Tx) error {
+	err := im.s.index.View(context.Background(), func(tx *index.Tx) error {
 		for i, sum := range sums {
 			_, ok, err := tx.Body(sum)
 			if err != nil {

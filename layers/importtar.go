@@ -27,7 +27,7 @@ type ImportOptions struct {
 
 // Import makes an image with one layer out of the tar of a root file system, in
 // any compression that Load understands, and returns it.
-func (s *Store) Import(ctx context.Context, r io.Reader, o *ImportOptions) (*Image, error) {
+func (s *Store) Import(ctx context.Context, r io.Reader, o *ImportOptions) (_ *Image, err error) {
 	if o == nil {
 		o = &ImportOptions{}
 	}
@@ -38,12 +38,12 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o *ImportOptions) (*Ima
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.lockImports(ctx, false, s.timeout)
+	lease, err := s.NewLease(ctx, "import")
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	in, err := s.importRootfs(ctx, r, o)
+	defer func() { err = errors.Join(err, lease.Close()) }()
+	in, err := s.importRootfs(ctx, r, lease, o)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o *ImportOptions) (*Ima
 
 // importRootfs reads the tar, makes the config and the manifest that fit it, and
 // puts the layer in place unless the store has it.
-func (s *Store) importRootfs(ctx context.Context, r io.Reader, o *ImportOptions) (in *incoming, err error) {
-	im, err := s.newImport(o.MaxBytes, false)
+func (s *Store) importRootfs(ctx context.Context, r io.Reader, lease *Lease, o *ImportOptions) (in *incoming, err error) {
+	im, err := s.newImport(lease, o.MaxBytes, false)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +77,9 @@ func (s *Store) importRootfs(ctx context.Context, r io.Reader, o *ImportOptions)
 		return nil, readError(ctx, corrupt(err))
 	}
 	if in, err = describe(l, o); err != nil {
+		return nil, err
+	}
+	if err := lease.holdIncoming(in); err != nil {
 		return nil, err
 	}
 	known, err := s.hasLayer(ctx, l.diffID)

@@ -58,16 +58,32 @@ const loadAttempts = 5
 
 var errLayerGone = errors.New("was removed while the image was loaded; load it again")
 
-func (s *Store) loadImage(ctx context.Context, src Source, in *incoming, names []string, o *LoadOptions) error {
-	release, err := s.lockImports(ctx, false, s.timeout)
+func (s *Store) loadImage(ctx context.Context, src Source, in *incoming, names []string, o *LoadOptions) (err error) {
+	lease, err := s.NewLease(ctx, "load")
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := s.importLayers(ctx, src, in, o); err != nil {
+	defer func() { err = errors.Join(err, lease.Close()) }()
+	if err := lease.holdIncoming(in); err != nil {
+		return err
+	}
+	if err := s.importLayers(ctx, src, in, lease, o); err != nil {
 		return err
 	}
 	return s.publishImage(ctx, in, names)
+}
+
+// holdIncoming holds the layers and the documents of an image. It counts from the
+// next transaction on.
+func (l *Lease) holdIncoming(in *incoming) error {
+	blobs := []digest.Digest{in.manifest.Config.Digest, in.desc.Digest}
+	for _, d := range in.manifest.Layers {
+		blobs = append(blobs, d.Digest)
+	}
+	for _, raw := range in.rawIndexes {
+		blobs = append(blobs, digest.FromBytes(raw))
+	}
+	return errors.Join(l.holdLayers(in.diffIDs), l.holdBlobs(blobs...))
 }
 
 func normalizeAll(names []string) ([]string, error) {
@@ -138,7 +154,7 @@ func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
 
 // importLayers reads the layers and blobs that the store does not have and puts
 // them in place, not yet visible.
-func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *LoadOptions) (err error) {
+func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, lease *Lease, o *LoadOptions) (err error) {
 	in.keep = !o.DropBlobs
 	todo, err := s.missing(ctx, in, o)
 	if err != nil || len(todo) == 0 {
@@ -147,7 +163,7 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, o *L
 	if a, ok := src.(Announced); ok {
 		a.Announce(in.blobs(todo))
 	}
-	im, err := s.newImport(o.MaxBytes, in.keep)
+	im, err := s.newImport(lease, o.MaxBytes, in.keep)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,7 +91,8 @@ func (p *Partial) Discard() error {
 }
 
 // sweepPartials removes what interrupted fetches have left and nobody goes on with.
-func (s *Store) sweepPartials(dryRun bool, out *Collected) error {
+func (c *collection) sweepPartials(context.Context) error {
+	s := c.s
 	entries, err := os.ReadDir(s.partialDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -104,9 +106,9 @@ func (s *Store) sweepPartials(dryRun bool, out *Collected) error {
 		if !ok {
 			continue
 		}
-		out.Blobs++
-		out.Bytes += diskUsage(path)
-		if !dryRun {
+		c.out.Blobs++
+		c.out.Bytes += diskUsage(path)
+		if !c.dryRun {
 			err = errors.Join(err, s.disk.Remove(path))
 		}
 		lock.Close()

@@ -221,6 +221,13 @@ func (im *importer) place(l *stagedLayer) error {
 		if !errors.Is(err, fs.ErrExist) || try == placeAttempts {
 			return err
 		}
+		// Somebody reads the one that is there: then it is whole, and collection must
+		// be able to see him.
+		free, err := lockTree(final)
+		if err != nil {
+			return nil
+		}
+		free()
 		old := fmt.Sprintf("%s.old%d", l.dir, try)
 		if err := im.s.disk.Rename(final, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

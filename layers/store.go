@@ -52,7 +52,7 @@ type Store struct {
 }
 
 // directories that every store has, besides those of package blob.
-var directories = []string{"layers", "containers", "tmp"}
+var directories = []string{"layers", "containers", "leases", "tmp"}
 
 // Open opens the store in the directory root and makes it when there is none. It
 // returns ErrNotStore for a directory that holds other things, ErrNewer for a
@@ -142,7 +142,7 @@ func (s *Store) create() error {
 // or that another process is making at this moment.
 func ownName(name string) bool {
 	switch name {
-	case "layers", "containers", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "index.journal", "quarantine", "import.lock", "lost+found":
+	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "lost+found":
 		return true
 	}
 	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'

@@ -1,14 +1,11 @@
 package layers
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,40 +74,6 @@ func (s *Store) sweepTemp() {
 		if lock, ok := lockDir(path); ok {
 			_ = os.RemoveAll(path)
 			lock.Close()
-		}
-	}
-}
-
-// lockImports takes import.lock: shared by those who add to the store, exclusive
-// for collection. What it returns releases the lock.
-func (s *Store) lockImports(ctx context.Context, exclusive bool, timeout time.Duration) (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.root, "import.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("store %s: %w", s.root, err)
-	}
-	how := unix.LOCK_SH
-	if exclusive {
-		how = unix.LOCK_EX
-	}
-	deadline := time.Now().Add(timeout)
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("store %s: import.lock: %w", s.root, err)
-		}
-		if time.Now().After(deadline) {
-			f.Close()
-			return nil, fmt.Errorf("%w: imports or a collection have been running for more than %v; wait for them", ErrBusy, timeout)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -24,10 +23,13 @@ func rmiCommand(e *env) *cli.Command {
 		Name: "rmi", Category: "Images",
 		Usage:     "remove images",
 		UsageText: "layerfs rmi [flags] IMAGE...",
-		Description: `Removes a name and, with its last name, the image and the layers that no other image
-has. An image named by its ID goes only when it has at most one name, or with
---force with all its names. What a mount or a running load still uses stays on disk
-until it is no longer used.
+		Description: `Removes a name and, with its last name, the image and the layers that nothing else
+needs. An image named by its ID goes only when it has at most one name, or with
+--force with all its names. What a mount has open stays on disk until it is closed.
+An image of which there are containers, or that a lease holds, stays.
+
+--dry-run removes nothing and says exactly what would be removed and freed: what
+other images share is not counted.
 
 Examples:
    layerfs rmi alpine
@@ -50,20 +52,11 @@ Examples:
 	}
 }
 
-// rmi removes one image after the other; one that cannot be removed does not keep
-// the others.
+// rmi removes the images; one that cannot be removed does not keep the others.
 func rmi(ctx context.Context, o *rmiOptions, st *layers.Store) error {
-	var failed []error
-	for _, image := range o.images {
-		r, err := st.Remove(ctx, image, &layers.RemoveOptions{Force: o.force, DryRun: o.dryRun})
-		if r != nil {
-			o.print(r)
-		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return errors.Join(failed...)
+	r, err := st.RemoveImages(ctx, &layers.RemoveOptions{Force: o.force, DryRun: o.dryRun}, o.images...)
+	o.print(r)
+	return err
 }
 
 func (o *rmiOptions) print(r *layers.Removed) {
@@ -83,16 +76,19 @@ func (o *rmiOptions) print(r *layers.Removed) {
 	for _, id := range r.Deleted {
 		say("Deleted", "deleted", string(id))
 	}
+	for _, id := range r.Records {
+		say("Deleted layer record", "deleted layer record", id)
+	}
 	for _, d := range r.Layers {
 		say("Deleted layer", "deleted layer", string(d))
 	}
 	if r.Freed > 0 {
-		fmt.Fprintf(o.out, "Freed %s\n", size(r.Freed))
+		say("Freed", "freed", size(r.Freed))
 	}
 	if r.Deferred {
-		fmt.Fprintln(o.out, "The space is freed by the next `layerfs gc`, because images are being loaded")
+		fmt.Fprintln(o.out, "The space is freed by the collection that is running")
 	}
 	if n := len(r.InUse); n > 0 {
-		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %s; `layerfs gc` frees the space later\n", count(int64(n), "layer"))
+		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %s; the space is freed when they are closed\n", count(int64(n), "layer"))
 	}
 }

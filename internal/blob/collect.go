@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Range is a part of a pack.
@@ -125,6 +127,44 @@ func (s *Store) RemoveObject(sum Sum) error {
 	return s.remove(s.objectPath(sum))
 }
 
+// MoveObject gives the file of an object another name, from where the caller
+// removes it: that is quicker than removing a large file, and he may be in a hurry.
+// It returns the space that the file takes; with an empty name it only says that. A
+// missing one is ErrNotFound.
+func (s *Store) MoveObject(sum Sum, to string) (int64, error) {
+	if to != "" {
+		s.objects.forget(sum)
+	}
+	return s.move(s.objectPath(sum), digestOf("object", sum), to)
+}
+
+// MoveBlob is as MoveObject.
+func (s *Store) MoveBlob(sum Sum, to string) (int64, error) {
+	return s.move(s.blobPath(sum), digestOf("blob", sum), to)
+}
+
+func (s *Store) move(path, what, to string) (int64, error) {
+	n, err := usage(path, what)
+	if err != nil || to == "" {
+		return n, err
+	}
+	return n, s.disk.Rename(path, to)
+}
+
+// PackUsage returns the space that a pack takes. A missing one is ErrNotFound.
+func (s *Store) PackUsage(id PackID) (int64, error) { return usage(s.packPath(id), packName(id)) }
+
+func usage(path, what string) (int64, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512, nil
+}
+
 // RemovePack removes a pack. A missing one is no error.
 func (s *Store) RemovePack(id PackID) error {
 	s.Forget(id)
@@ -170,8 +210,61 @@ func statOf(f *os.File) (*syscall.Stat_t, error) {
 	return info.Sys().(*syscall.Stat_t), nil
 }
 
+// PunchablePack returns how many bytes PunchPack would free.
+func (s *Store) PunchablePack(id PackID, dead []Range) (int64, error) {
+	f, err := openFile(s.packPath(id), packName(id))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() // read only
+	st, err := statOf(f)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	err = wholeBlocks(f, st, dead, func(start, end int64) (bool, error) {
+		n, err := dataIn(f, start, end)
+		sum += n
+		return true, err
+	})
+	return sum, err
+}
+
+// dataIn returns how much of a range of a file is no hole.
+func dataIn(f *os.File, start, end int64) (sum int64, err error) {
+	for start < end {
+		data, err := unix.Seek(int(f.Fd()), start, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= end {
+			return sum, nil
+		}
+		if err != nil {
+			return sum, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return sum, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		st, err := statOf(f)
+		if err != nil {
+			return sum, err
+		}
+		if hole >= st.Size { // the last block is used to its end
+			hole = end
+		}
+		sum += min(hole, end) - data
+		start = hole
+	}
+	return sum, nil
+}
+
 // punch makes holes of the whole blocks in the union of the dead ranges.
 func (s *Store) punch(f *os.File, st *syscall.Stat_t, dead []Range) error {
+	return wholeBlocks(f, st, dead, func(start, end int64) (bool, error) { return s.disk.Punch(f, start, end-start) })
+}
+
+// wholeBlocks calls fn for the whole blocks in the union of the dead ranges, until
+// fn returns false.
+func wholeBlocks(f *os.File, st *syscall.Stat_t, dead []Range, fn func(start, end int64) (bool, error)) error {
 	for _, r := range dead {
 		if r.Offset < 0 || r.Length < 0 || r.Offset > math.MaxInt64-r.Length {
 			return fmt.Errorf("%s: bytes %d+%d cannot be freed", f.Name(), r.Offset, r.Length)
@@ -191,7 +284,7 @@ func (s *Store) punch(f *os.File, st *syscall.Stat_t, dead []Range) error {
 		if start >= end {
 			continue
 		}
-		if ok, err := s.disk.Punch(f, start, end-start); err != nil || !ok {
+		if ok, err := fn(start, end); err != nil || !ok {
 			return err
 		}
 	}

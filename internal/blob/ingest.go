@@ -76,6 +76,9 @@ func (s *Store) NewIngest(dir string, known Known) (*Ingest, error) {
 	return in, nil
 }
 
+// PackID returns the name of the pack that the ingest puts small bodies in.
+func (in *Ingest) PackID() PackID { return in.packID }
+
 // newPackID returns a random name.
 func newPackID() PackID {
 	var b [8]byte

@@ -135,6 +135,11 @@ func (s *Store) WalkCorrections(fn func(Sum, int64) error) error {
 	return walkShards(s.correctionsDir(), fn)
 }
 
+// MoveCorrection is as MoveObject.
+func (s *Store) MoveCorrection(sum Sum, to string) (int64, error) {
+	return s.move(sharded(s.correctionsDir(), sum), digestOf("correction for blob", sum), to)
+}
+
 // RemoveCorrection removes a correction. A missing one is no error.
 func (s *Store) RemoveCorrection(sum Sum) error {
 	return s.remove(sharded(s.correctionsDir(), sum))
