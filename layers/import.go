@@ -130,8 +130,13 @@ func (im *importer) unpack(ctx context.Context, src Source, desc ocispec.Descrip
 	// tar, whatever it begins with.
 	plain := desc.Digest == digest.Digest(d)
 	v := newVerifier(&meter{ctx: ctx, r: rc, p: p}, desc, !plain)
+	keep := im.keep && !plain
+	fetched := ""
+	if f, ok := rc.(Fetched); ok && keep {
+		fetched = f.Partial(ctx).name()
+	}
 	var kept *blob.Staged
-	if im.keep && !plain {
+	if keep && fetched == "" {
 		if kept, err = im.stageBlob(); err != nil {
 			return err
 		}
@@ -153,6 +158,11 @@ func (im *importer) unpack(ctx context.Context, src Source, desc ocispec.Descrip
 	}
 	if err := v.finish(); err != nil {
 		return errors.Join(err, im.discard(kept))
+	}
+	if fetched != "" { // the file that has just been read needs no copy
+		if kept, err = im.s.blobs.StageFile(fetched); err != nil {
+			return err
+		}
 	}
 	p.done(false)
 	return im.finishBlob(kept, desc.Digest)

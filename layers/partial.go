@@ -20,6 +20,37 @@ import (
 type Partial struct {
 	*os.File
 	path string // empty: the file has no name, because another process has the blob open
+	next int64  // where the next write-back begins
+}
+
+// Fetched is a blob that is read from a partial file. The import keeps that file instead
+// of a copy.
+type Fetched interface {
+	// Partial returns the file, nil when there is none. It may wait for it.
+	Partial(ctx context.Context) *Partial
+}
+
+// name returns the path of the file, empty when it has none.
+func (p *Partial) name() string {
+	if p == nil {
+		return ""
+	}
+	return p.path
+}
+
+// writebackStep is how much of a blob is written before the kernel is asked to begin
+// with its way to the disk.
+const writebackStep = 8 << 20
+
+// WriteAt writes what comes, in order, by one goroutine.
+func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
+	n, err := p.File.WriteAt(b, off)
+	if end := off + int64(n); end-p.next >= writebackStep {
+		// It promises nothing: errors are left to the sync, which reports them.
+		_ = unix.SyncFileRange(int(p.Fd()), p.next, end-p.next, unix.SYNC_FILE_RANGE_WRITE)
+		p.next = end
+	}
+	return n, err
 }
 
 func (s *Store) partialDir() string { return filepath.Join(s.root, "blobs", "partial") }

@@ -30,6 +30,20 @@ const writebackStep = 8 << 20
 // blob. The caller closes it.
 func (s *Store) StageBlob(path string) (*Staged, error) { return s.stage(path, (*Store).blobsDir) }
 
+// StageFile takes over the file at path, in the file system of the store, which holds a
+// layer blob already.
+func (s *Store) StageFile(path string) (*Staged, error) {
+	f, err := s.disk.Adopt(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.OS().Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Staged{f: f, n: info.Size(), dir: (*Store).blobsDir}, nil
+}
+
 // StageCorrection is StageBlob for a correction: what is needed besides the layer
 // to make the blob whose digest PublishBlobs is told.
 func (s *Store) StageCorrection(path string) (*Staged, error) {

@@ -69,6 +69,16 @@ func (d *Disk) Create(path string, perm fs.FileMode) (*File, error) {
 	return &File{disk: d, f: f, path: path}, nil
 }
 
+// Adopt opens a file that is there already for reading and writing, as if Create had
+// made it. The caller closes the file.
+func (d *Disk) Adopt(path string) (*File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &File{disk: d, f: f, path: path}, nil
+}
+
 // Mkdir makes one directory.
 func (d *Disk) Mkdir(path string, perm fs.FileMode) error {
 	if err := d.before(OpMkdir, path); err != nil {

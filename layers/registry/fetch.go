@@ -238,6 +238,17 @@ func (r *fetchReader) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
+// Partial implements layers.Fetched.
+func (r *fetchReader) Partial(ctx context.Context) *layers.Partial {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.file == nil && !f.done && ctx.Err() == nil && r.ctx.Err() == nil {
+		f.moved.Wait()
+	}
+	return f.file
+}
+
 // Close ends the reading, not the fetch.
 func (r *fetchReader) Close() error {
 	r.stop()
