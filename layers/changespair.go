@@ -156,7 +156,7 @@ func (p *pair) close() {
 func (s *Store) openView(t *namedTree) (*view, error) {
 	v := &view{}
 	if t.container != nil {
-		form, err := s.upperFormat()
+		form, err := s.UpperFormat()
 		if err != nil {
 			return nil, err
 		}
@@ -167,9 +167,9 @@ func (s *Store) openView(t *namedTree) (*view, error) {
 	return v, err
 }
 
-// upperFormat returns the form of the writable layers of this store: that of the
+// UpperFormat returns the form of the writable layers of this store: that of the
 // user who writes it.
-func (s *Store) upperFormat() (*upper.Format, error) {
+func (s *Store) UpperFormat() (*upper.Format, error) {
 	owners, err := upper.Self()
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.root, err)

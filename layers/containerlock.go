@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/overlayfs"
 )
 
 // A ContainerLock is the right to write into a container. It is gone with the
@@ -55,10 +56,27 @@ func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 		who, _ := s.ContainerWriter(id)
 		return nil, fmt.Errorf("container %.12s: %w: %s writes into it", id, ErrInUse, who)
 	}
+	if err := s.dropLeftovers(id); err != nil {
+		return nil, errors.Join(fmt.Errorf("container %.12s: %w", id, err), f.Close())
+	}
 	text := fmt.Sprintf("%d %s", os.Getpid(), purpose)
 	// The text is for people; a torn one after a kill does no harm.
 	_ = os.WriteFile(filepath.Join(dir, writerFile), []byte(text), 0o600)
 	return &ContainerLock{s: s, id: id, dir: f}, nil
+}
+
+// dropLeftovers takes away the overlay mounts of a container that are left of a
+// process which was killed: nobody writes through them any more, or should. The lock
+// must be held.
+func (s *Store) dropLeftovers(id string) error {
+	if overlayfs.Possible() != nil {
+		return nil // who may not unmount could not have mounted
+	}
+	dirs, err := overlayfs.Over(s.UpperPath(id))
+	for _, dir := range dirs {
+		err = errors.Join(err, overlayfs.Unmount(dir, true))
+	}
+	return err
 }
 
 // Close gives the lock back. When the record of the container has gone meanwhile

@@ -15,7 +15,7 @@ func (s *Store) initUpper(path string, c *Container) error {
 	if len(c.Layers) == 0 {
 		return os.Chmod(path, 0o755)
 	}
-	form, err := s.upperFormat()
+	form, err := s.UpperFormat()
 	if err != nil {
 		return err
 	}
@@ -57,4 +57,15 @@ func copyMeta(form *upper.Format, at upper.At, v *view, f *viewFile) error {
 	}
 	t := unix.Timespec{Sec: m.MtimeSec, Nsec: m.MtimeNsec}
 	return at.SetTimes(t, t)
+}
+
+// FuseOnly reports whether the writable layer of a container holds what the kernel's
+// overlayfs would misread.
+func (s *Store) FuseOnly(id string) (bool, error) { return upper.FuseOnly(s.MetaPath(id)) }
+
+// UserUppers reports whether the marks in the writable layers of this store are those
+// of an ordinary user, and UpperFormat returns their form.
+func (s *Store) UserUppers() bool {
+	form, err := s.UpperFormat()
+	return err == nil && form.User()
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/internal/overlayfs"
 )
 
 func doctorCommand(e *env) *cli.Command {
@@ -54,7 +56,7 @@ func missing(name, found, advice string) finding { return finding{name, "missing
 func (e *env) doctor(format string) error {
 	findings := []finding{
 		e.findStore(), findKernel(), findDevice(), findHelper(), findAllowOther(),
-		findSubIDs(), findPassthrough(), findWatches(),
+		findSubIDs(), findPassthrough(), findOverlay(), findWatches(),
 	}
 	if format != "table" {
 		if err := printList(e.stdout, format, findings, table[finding]{}); err != nil {
@@ -204,6 +206,15 @@ func findPassthrough() finding {
 		return limited(name, "needs Linux 6.9", "")
 	}
 	return ok(name, "mount -o passthrough reads large files at the speed of the disk")
+}
+
+// findOverlay says who writes into containers.
+func findOverlay() finding {
+	const name = "kernel overlay"
+	if err := overlayfs.Possible(); err != nil {
+		return limited(name, err.Error(), "")
+	}
+	return ok(name, "writes into containers (layerfs mount --container)")
 }
 
 // findWatches tries what a mount uses to see new images at once.

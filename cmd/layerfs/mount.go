@@ -26,6 +26,8 @@ import (
 type mountOptions struct {
 	dir        string
 	image      string
+	container  string
+	driver     string // of a container: auto, overlay
 	foreground bool
 	nonEmpty   bool
 	fs         layerfs.Options
@@ -52,11 +54,14 @@ in /etc/fuse.conf. "layerfs doctor" says what works here.
 Examples:
    layerfs mount ~/layerfs
    layerfs mount --image alpine /mnt             # the files of one image alone
+   layerfs mount --container web /mnt            # one container, to work in
    layerfs mount --foreground ~/layerfs          # for service managers
    mount -t fuse.layerfs /var/lib/layerfs /mnt   # or in /etc/fstab`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "serve in this process; end with Ctrl-C or SIGTERM"},
 			&cli.StringFlag{Name: "image", Usage: "mount the files of the image `NAME` alone"},
+			&cli.StringFlag{Name: "container", Usage: "mount the files of the container `NAME` alone, to write into them"},
+			&cli.StringFlag{Name: "driver", Value: "auto", Usage: "with --container: `WHO` shows it, auto or overlay (the kernel, where it may)"},
 			&cli.StringFlag{Name: "idmap", Usage: "owners of the files: auto, none, squash or `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "none for root, auto for others"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, suid, dev, noexec, nonempty and those of fstab"},
@@ -80,7 +85,10 @@ Examples:
 }
 
 func newMountOptions(c *cli.Context) (*mountOptions, error) {
-	o := &mountOptions{dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground")}
+	o := &mountOptions{
+		dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground"),
+		container: c.String("container"), driver: c.String("driver"),
+	}
 	o.fs.IDMap = c.String("idmap")
 	if c.IsSet("allow-other") {
 		allow := c.Bool("allow-other")
@@ -95,6 +103,10 @@ func newMountOptions(c *cli.Context) (*mountOptions, error) {
 			o.nonEmpty = true
 		case key == "image":
 			o.image = value
+		case key == "container":
+			o.container = value
+		case key == "driver":
+			o.driver = value
 		case helper && slices.Contains(helperOptions, key):
 		default:
 			options = append(options, option)
@@ -104,7 +116,20 @@ func newMountOptions(c *cli.Context) (*mountOptions, error) {
 		// Package fs knows the others, among them lists that hold commas.
 		o.fs.Extra = []string{strings.Join(options, ",")}
 	}
-	return o, nil
+	return o, o.check()
+}
+
+// check refuses what contradicts itself.
+func (o *mountOptions) check() error {
+	switch {
+	case o.image != "" && o.container != "":
+		return usagef("--image and --container exclude each other")
+	case !slices.Contains(drivers, o.driver):
+		return usagef("--driver %q: want one of %s", o.driver, strings.Join(drivers, ", "))
+	case o.driver != driverAuto && o.container == "":
+		return usagef("--driver needs --container")
+	}
+	return nil
 }
 
 // helperOptions are those that mount(8) passes on although they are for itself.
@@ -166,6 +191,9 @@ func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
 	if o.image != "" {
 		args = append(args, "--image", o.image)
 	}
+	if o.container != "" {
+		args = append(args, "--container", o.container, "--driver", o.driver)
+	}
 	if o.fs.IDMap != "" {
 		args = append(args, "--idmap", o.fs.IDMap)
 	}
@@ -192,7 +220,11 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if err != nil {
 		return err
 	}
-	st, err := e.viewStore()
+	open := e.viewStore
+	if o.container != "" {
+		open = e.openStore
+	}
+	st, err := open()
 	if err != nil {
 		return err
 	}
@@ -200,8 +232,12 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if dir == st.Root() || strings.HasPrefix(dir, st.Root()+"/") {
 		return usagef("%s is inside the store %s; mount somewhere else", dir, st.Root())
 	}
+	if err := o.chooseDriver(ctx, st); err != nil {
+		return err
+	}
 	record := control.Record{
-		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: "fuse", Since: time.Now().UTC().Round(0), Image: o.image,
+		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: o.driver, Since: time.Now().UTC().Round(0),
+		Image: o.image, Container: o.container,
 	}
 	if reply.Spawned() {
 		record.Log = reg.LogPath(dir)
@@ -233,11 +269,20 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	return server.Serve()
 }
 
-func (o *mountOptions) start(st *layers.Store, dir string) (*layerfs.Server, error) {
-	if o.image == "" {
-		return layerfs.Mount(st, dir, &o.fs)
+// A served is a mount that this process has to do with until it is gone.
+type served interface {
+	Serve() error
+	Detach() error
+}
+
+func (o *mountOptions) start(st *layers.Store, dir string) (served, error) {
+	switch {
+	case o.container != "":
+		return o.startContainer(st, dir)
+	case o.image != "":
+		return layerfs.MountImage(st, o.image, dir, &o.fs)
 	}
-	return layerfs.MountImage(st, o.image, dir, &o.fs)
+	return layerfs.Mount(st, dir, &o.fs)
 }
 
 // notServed returns ErrClaimed when a process serves dir.
@@ -255,7 +300,8 @@ func notServed(reg *control.Registry, dir string) error {
 // prepare removes the dead mount that a killed process has left on the directory,
 // checks that it can be mounted on, and returns its path without symbolic links.
 func (o *mountOptions) prepare(reg *control.Registry) (string, error) {
-	if err := cleanDead(resolveMountpoint(o.dir)); err != nil {
+	real := resolveMountpoint(o.dir)
+	if err := errors.Join(cleanDead(real), cleanDeadOverlay(real)); err != nil {
 		return "", err
 	}
 	dir, err := filepath.Abs(o.dir)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/internal/control"
+	"github.com/layerfs/layerfs/internal/overlayfs"
 )
 
 func mountsCommand(e *env) *cli.Command {
@@ -16,7 +18,8 @@ func mountsCommand(e *env) *cli.Command {
 		Usage:     "list the mounts",
 		UsageText: "layerfs mounts [--format json]",
 		Description: `JSON is an array with the fields mountpoint, pid (of the serving process), store,
-driver ("fuse"), since, and, where they apply, image and log.
+driver ("fuse", or "overlay" where the kernel does the writing), since, and, where they
+apply, image, container and log.
 
 Examples:
    layerfs mounts
@@ -42,13 +45,10 @@ func (e *env) listMounts(c *cli.Context) error {
 		return err
 	}
 	return printList(e.stdout, c.String("format"), records, table[control.Record]{
-		header: []string{"MOUNTPOINT", "PID", "DRIVER", "STORE", "IMAGE", "SINCE"},
+		header: []string{"MOUNTPOINT", "PID", "DRIVER", "STORE", "SHOWS", "SINCE"},
 		row: func(r control.Record) []string {
-			image := r.Image
-			if image == "" {
-				image = "<all>"
-			}
-			return []string{r.Mountpoint, strconv.Itoa(r.PID), r.Driver, r.Store, image, r.Since.Format(time.DateTime)}
+			shown := cmp.Or(r.Image, r.Container, "<all>")
+			return []string{r.Mountpoint, strconv.Itoa(r.PID), r.Driver, r.Store, shown, r.Since.Format(time.DateTime)}
 		},
 	})
 }
@@ -61,7 +61,7 @@ func mountedHere(dir string) (bool, error) {
 		return false, err
 	}
 	for _, m := range list {
-		if m.FSType == "fuse.layerfs" {
+		if m.FSType == "fuse.layerfs" || m.FSType == "overlay" && m.Source == overlayfs.Source {
 			return true, nil
 		}
 	}

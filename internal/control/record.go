@@ -36,12 +36,14 @@ type Record struct {
 	PID int `json:"pid"`
 	// Store is the root directory of the store.
 	Store string `json:"store"`
-	// Driver is what serves: "fuse".
+	// Driver is what serves: "fuse", or "overlay" when the kernel does the writing.
 	Driver string `json:"driver"`
 	// Since is when the mount began to answer.
 	Since time.Time `json:"since"`
 	// Image is the one image that is mounted; empty means the whole store.
 	Image string `json:"image,omitempty"`
+	// Container is the one container that is mounted.
+	Container string `json:"container,omitempty"`
 	// Log is the file that the process writes its messages to; empty when it
 	// writes them to its standard error.
 	Log string `json:"log,omitempty"`

@@ -30,20 +30,22 @@ var allowed = map[string][]string{
 	"index":             {},
 	"index/tree":        {"internal/spool"},
 	"internal/blob":     {"internal/disk", "internal/spool"},
+	// The kernel's overlay file system.
+	"internal/overlayfs": {},
 	// The union of trees.
 	"layers/union": {"index/tree"},
 	// The writable layer of containers on the disk.
 	"layers/upper": {},
 	// The one package that composes the leaves.
 	"layers": {
-		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/spool",
+		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/overlayfs", "internal/spool",
 		"layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
 	"layers/archive":    {"internal/compress", "internal/platform", "layers"},
 	"layers/policy":     {},
 	"layers/registry":   {"internal/platform", "layers", "layers/policy"},
-	"fs":                {"fs/internal/...", "index/tree", "layers", "layers/union", "tarsplit"},
+	"fs":                {"fs/internal/...", "index/tree", "internal/overlayfs", "layers", "layers/union", "tarsplit"},
 	"fs/internal/mount": {},
 	"fs/internal/wire":  {},
 	// For tests only; see TestNoTestCodeInProduct.
@@ -51,7 +53,7 @@ var allowed = map[string][]string{
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
 	// Programs.
-	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "layers", "layers/archive", "layers/policy", "layers/registry"},
+	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/overlayfs", "layers", "layers/archive", "layers/policy", "layers/registry"},
 	"internal/bench": {"..."},
 }
 
