@@ -259,3 +259,77 @@ func tarOf(t *testing.T, s *Store, item string) string {
 	}
 	return f.Name()
 }
+
+// What a mount shows of a container is what the calls return.
+func TestContainerShow(t *testing.T) {
+	s := newStore(t)
+	img := diffImage(t, s)
+	c := create(t, s, ContainerOptions{Image: "app:1", Names: []string{"c"}})
+	if err := os.WriteFile(filepath.Join(s.UpperPath(c.ID), "new"), []byte("n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := s.ChangesText(t.Context(), c.ID); err != nil || string(text) != "A /new\n" {
+		t.Errorf("changes %q, %v", text, err)
+	}
+	f, err := s.DiffFile(t.Context(), c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, diffBytes(t, s, "c", "")) {
+		t.Errorf("diff of %d bytes, %v", len(got), err)
+	}
+	want, err := s.Blob(img.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.ContainerConfig(c); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("config %q, %v", got, err)
+	}
+	if _, err := s.DiffFile(t.Context(), "absent"); err == nil {
+		t.Error("a diff of nothing")
+	}
+}
+
+// A file that is being written all the time does not end a diff, and is named.
+func TestDiffWhileWriting(t *testing.T) {
+	s := newStore(t)
+	diffImage(t, s)
+	c := create(t, s, ContainerOptions{Image: "app:1", Names: []string{"c"}})
+	f, err := os.Create(filepath.Join(s.UpperPath(c.ID), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(8 << 20); err != nil { // large: it is not read again
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := int64(0); ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				f.WriteAt([]byte("line\n"), i%(7<<20))
+				if i%64 == 0 {
+					f.Truncate(8<<20 - i%(1<<20))
+				}
+			}
+		}
+	}()
+	var out bytes.Buffer
+	w, err := s.Diff(t.Context(), &out, "c", "")
+	close(stop)
+	<-stopped
+	if err != nil || !slices.Equal(w.Torn, []string{"log"}) {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	// The archive is sound all the same.
+	cmd := exec.Command("tar", "-t")
+	cmd.Stdin = &out
+	if list, err := cmd.Output(); err != nil || !strings.Contains(string(list), "log\n") {
+		t.Errorf("tar -t: %q, %v", list, err)
+	}
+}
