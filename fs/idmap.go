@@ -39,6 +39,34 @@ func (o *owners) shift(uid, gid uint32) (uint32, uint32) {
 	return shiftID(o.uids, uid), shiftID(o.gids, gid)
 }
 
+// unshift undoes shift: it returns the owner in the image for one that is shown.
+func (o *owners) unshift(uid, gid uint32) (uint32, uint32) {
+	if o.squash {
+		return squashed(uid, o.uid), squashed(gid, o.gid)
+	}
+	return unshiftID(o.uids, uid), unshiftID(o.gids, gid)
+}
+
+// squashed returns what the one owner that is shown means: root.
+func squashed(id, own uint32) uint32 {
+	if id == own {
+		return 0
+	}
+	return overflowID
+}
+
+func unshiftID(m []idRange, id uint32) uint32 {
+	if m == nil {
+		return id
+	}
+	for _, r := range m {
+		if id-r.outside < r.count {
+			return r.inside + (id - r.outside)
+		}
+	}
+	return overflowID
+}
+
 func shiftID(m []idRange, id uint32) uint32 {
 	if m == nil {
 		return id

@@ -35,7 +35,8 @@ var allowed = map[string][]string{
 	// The union of trees.
 	"layers/union": {"index/tree"},
 	// The writable layer of containers on the disk.
-	"layers/upper": {},
+	"layers/upper":   {},
+	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/overlayfs", "internal/spool",
@@ -45,7 +46,7 @@ var allowed = map[string][]string{
 	"layers/archive":    {"internal/compress", "internal/platform", "layers"},
 	"layers/policy":     {},
 	"layers/registry":   {"internal/platform", "layers", "layers/policy"},
-	"fs":                {"fs/internal/...", "index/tree", "internal/overlayfs", "layers", "layers/union", "tarsplit"},
+	"fs":                {"fs/internal/...", "index/tree", "internal/overlayfs", "layers", "layers/overlay", "layers/union", "layers/upper", "tarsplit"},
 	"fs/internal/mount": {},
 	"fs/internal/wire":  {},
 	// For tests only; see TestNoTestCodeInProduct.

@@ -15,9 +15,9 @@ type At struct {
 	Name string
 }
 
-// path names the place for calls that take no directory. /proc leads to what the
+// Path names the place for calls that take no directory. /proc leads to what the
 // descriptor is open on, wherever that has been moved.
-func (a At) path() string {
+func (a At) Path() string {
 	fd := "/proc/self/fd/" + strconv.Itoa(a.Dir)
 	if a.Name == "" {
 		return fd
@@ -39,7 +39,7 @@ func (a At) get(name string) ([]byte, error) {
 	if a.Name == "" {
 		fn = unix.Getxattr
 	}
-	v, err := sized(func(buf []byte) (int, error) { return fn(a.path(), name, buf) })
+	v, err := sized(func(buf []byte) (int, error) { return fn(a.Path(), name, buf) })
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
 	}
@@ -55,7 +55,7 @@ func (a At) list() ([]byte, error) {
 	if a.Name == "" {
 		fn = unix.Listxattr
 	}
-	v, err := sized(func(buf []byte) (int, error) { return fn(a.path(), buf) })
+	v, err := sized(func(buf []byte) (int, error) { return fn(a.Path(), buf) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
 	}
@@ -67,7 +67,7 @@ func (a At) set(name string, value []byte, flags int) error {
 	if a.Name == "" {
 		fn = unix.Setxattr
 	}
-	return ignoringEINTR(func() error { return fn(a.path(), name, value, flags) })
+	return ignoringEINTR(func() error { return fn(a.Path(), name, value, flags) })
 }
 
 func (a At) remove(name string) error {
@@ -75,7 +75,7 @@ func (a At) remove(name string) error {
 	if a.Name == "" {
 		fn = unix.Removexattr
 	}
-	return ignoringEINTR(func() error { return fn(a.path(), name) })
+	return ignoringEINTR(func() error { return fn(a.Path(), name) })
 }
 
 // drop removes an attribute that need not be there.

@@ -52,7 +52,7 @@ func (f *Format) Read(at At) (Entry, error) {
 
 // ReadStat is like Read for a place whose lstat is known.
 func (f *Format) ReadStat(at At, st *unix.Stat_t) (Entry, error) {
-	e := f.fromStat(st)
+	e := f.FromStat(st)
 	if e.Whiteout {
 		return e, nil
 	}
@@ -68,8 +68,8 @@ func (f *Format) ReadStat(at At, st *unix.Stat_t) (Entry, error) {
 	return e, nil
 }
 
-// fromStat returns what lstat alone says.
-func (f *Format) fromStat(st *unix.Stat_t) Entry {
+// FromStat returns what lstat alone says of an entry.
+func (f *Format) FromStat(st *unix.Stat_t) Entry {
 	e := Entry{
 		Mode: st.Mode, Nlink: uint32(st.Nlink), Size: st.Size, Blocks: st.Blocks,
 		Atime: st.Atim, Mtime: st.Mtim, Ctime: st.Ctim, HostIno: st.Ino, HostDev: st.Dev,
@@ -168,7 +168,7 @@ func readPlaceholder(at At) ([]byte, error) {
 func (a At) Open(flags int) (fd int, err error) {
 	err = ignoringEINTR(func() error {
 		if a.Name == "" {
-			fd, err = unix.Open(a.path(), flags|unix.O_CLOEXEC, 0)
+			fd, err = unix.Open(a.Path(), flags|unix.O_CLOEXEC, 0)
 		} else {
 			fd, err = unix.Openat(a.Dir, a.Name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		}

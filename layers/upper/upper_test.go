@@ -75,7 +75,7 @@ func create(t *testing.T, f *Format, at At, want *Override) {
 	if err != nil {
 		t.Error(err)
 	}
-	have := f.fromStat(&st)
+	have := f.FromStat(&st)
 	have.Placeholder = f.NeedsPlaceholder(want)
 	if err := f.SetMeta(at, &have, want); err != nil {
 		t.Errorf("meta of %+v: %v", want, err)

@@ -137,7 +137,7 @@ func (a At) chown(uid, gid int) error {
 
 // chmod must not be called for a symbolic link, which it would follow.
 func (a At) chmod(mode uint32) error {
-	return ignoringEINTR(func() error { return unix.Chmod(a.path(), mode) })
+	return ignoringEINTR(func() error { return unix.Chmod(a.Path(), mode) })
 }
 
 // SetTimes is utimensat(2).
@@ -145,7 +145,7 @@ func (a At) SetTimes(atime, mtime unix.Timespec) error {
 	ts := []unix.Timespec{atime, mtime}
 	return ignoringEINTR(func() error {
 		if a.Name == "" {
-			return unix.UtimesNanoAt(unix.AT_FDCWD, a.path(), ts, 0)
+			return unix.UtimesNanoAt(unix.AT_FDCWD, a.Path(), ts, 0)
 		}
 		return unix.UtimesNanoAt(a.Dir, a.Name, ts, unix.AT_SYMLINK_NOFOLLOW)
 	})

@@ -57,7 +57,11 @@ func mountHelper(dir string, o Options) (*os.File, error) {
 // helperOptions writes the mount options as fusermount3 reads them: commas and backslashes in values are escaped.
 func helperOptions(o Options) string {
 	escape := strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace
-	list := []string{"ro", "default_permissions", "fsname=" + escape(o.Source), "subtype=" + escape(o.Subtype)}
+	access := "ro"
+	if o.Writable {
+		access = "rw"
+	}
+	list := []string{access, "default_permissions", "fsname=" + escape(o.Source), "subtype=" + escape(o.Subtype)}
 	if o.AllowOther {
 		list = append(list, "allow_other")
 	}

@@ -32,11 +32,12 @@ var (
 	ErrPermission = errors.New("not permitted")
 )
 
-// Options say how a file system is mounted. The mount is always read-only and always checks permissions
-// (default_permissions).
+// Options say how a file system is mounted. The mount always checks permissions (default_permissions).
 type Options struct {
 	// Source is the first column of mount(8), Subtype the part of the type after "fuse.".
 	Source, Subtype string
+	// Writable mounts read-write.
+	Writable bool
 	// AllowOther lets other users than the owner of the mount in.
 	AllowOther bool
 	// Suid, Dev and NoExec change the flags nosuid, nodev and exec. Only a process that may mount by itself can set
@@ -99,11 +100,11 @@ func mountDirect(dir string, o Options) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", ErrNoDevice, err)
 	}
-	flags := uintptr(unix.MS_RDONLY)
+	var flags uintptr
 	for _, f := range []struct {
 		set  bool
 		flag uintptr
-	}{{!o.Suid, unix.MS_NOSUID}, {!o.Dev, unix.MS_NODEV}, {o.NoExec, unix.MS_NOEXEC}} {
+	}{{!o.Writable, unix.MS_RDONLY}, {!o.Suid, unix.MS_NOSUID}, {!o.Dev, unix.MS_NODEV}, {o.NoExec, unix.MS_NOEXEC}} {
 		if f.set {
 			flags |= f.flag
 		}

@@ -31,6 +31,11 @@ type Options struct {
 	Passthrough bool
 	// IDMapped allows the mount to be ID-mapped; it needs default_permissions.
 	IDMapped bool
+	// Writable serves what changes something, too: those requests, and all that belong to open files and directories, go
+	// to the raw file system. Without it they are refused.
+	Writable bool
+	// Writeback lets the kernel keep what is written to files for a while. It excludes Passthrough.
+	Writeback bool
 	// Panicked is called after a request has panicked, or its content could not be read, and was answered with EIO.
 	Panicked func(op string, node uint64, reason any)
 }
@@ -40,6 +45,7 @@ type Conn struct {
 	fd      int
 	file    *os.File
 	handler Handler
+	files   HandleReader // nil: files are read by their nodes
 	rare    *fuse.ProtocolServer
 	opts    Options
 	workers []*worker
@@ -57,11 +63,15 @@ type Conn struct {
 func New(device *os.File, h Handler, raw fuse.RawFileSystem, o Options) *Conn {
 	if o.Workers <= 0 {
 		o.Workers = min(max(4, runtime.NumCPU()), 16)
+		if o.Writable {
+			o.Workers = max(o.Workers, 12) // fsync and copying keep some busy for long
+		}
 	}
 	if o.Panicked == nil {
 		o.Panicked = func(string, uint64, any) {}
 	}
 	c := &Conn{handler: h, opts: o, file: device, fd: -1, done: make(chan struct{})}
+	c.files, _ = h.(HandleReader)
 	if device != nil {
 		// Fd leaves the descriptor in blocking mode, which is what the workers want.
 		c.fd = int(device.Fd())
@@ -94,6 +104,9 @@ func mountOptions(o Options) *fuse.MountOptions {
 		// OPEN is answered, so the kernel must not conclude that it need not ask.
 		m.DisabledCapabilities |= fuse.CAP_NO_OPEN_SUPPORT
 	}
+	if o.Writable {
+		tuneWritable(m, o)
+	}
 	return m
 }
 
@@ -101,6 +114,9 @@ func mountOptions(o Options) *fuse.MountOptions {
 // stacked on top twice.
 func (c *Conn) tuneInit(out *fuse.InitOut) {
 	out.MaxWrite = maxWrite
+	if c.opts.Writable {
+		out.MaxWrite = MaxRead
+	}
 	if !c.opts.Passthrough {
 		out.MaxStackDepth = 0
 	}

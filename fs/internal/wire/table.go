@@ -45,6 +45,9 @@ var refusals = [opCount]syscall.Errno{
 	53: syscall.ENOSYS, // COPY_FILE_RANGE_64
 }
 
+// passedReadOnly are the requests that go to the raw file system when nothing can be changed.
+var passedReadOnly = [opCount]bool{OpInit: true, OpStatfs: true, OpOpen: true, OpRelease: true, OpLseek: true}
+
 // opNames are the names used in counters.
 var opNames = [opCount]string{
 	OpLookup: "lookup", OpForget: "forget", OpGetattr: "getattr", OpSetattr: "setattr", OpReadlink: "readlink",
@@ -55,5 +58,5 @@ var opNames = [opCount]string{
 	OpReleasedir: "releasedir", OpFsyncdir: "fsyncdir", OpAccess: "access", OpCreate: "create",
 	OpInterrupt: "interrupt", OpDestroy: "destroy", OpIoctl: "ioctl", OpPoll: "poll", OpNotifyReply: "notify_reply",
 	OpBatchForget: "batch_forget", OpFallocate: "fallocate", OpReaddirplus: "readdirplus", OpRename2: "rename2",
-	OpLseek: "lseek", OpTmpfile: "tmpfile",
+	OpLseek: "lseek", OpCopyRange: "copy_file_range", OpTmpfile: "tmpfile",
 }

@@ -49,6 +49,7 @@ const (
 	OpReaddirplus = 44
 	OpRename2     = 45
 	OpLseek       = 46
+	OpCopyRange   = 47
 	OpTmpfile     = 51
 
 	opCount = 64 // room for opcodes that the kernel may learn; larger ones are counted together in the last place
@@ -111,10 +112,18 @@ type Handler interface {
 	Forget(node, n uint64)
 }
 
+// HandleReader is what a Handler is, too, that reads from open files and not only from nodes: fh is what OPEN was
+// answered with.
+type HandleReader interface {
+	ReadHandle(node, fh uint64, buf []byte, off int64) ([]byte, syscall.Errno)
+}
+
 // Dir collects the entries of a READDIR or READDIRPLUS answer.
 type Dir struct {
 	// Offset is where the kernel wants to go on: 0, or the offset of the last entry it has seen.
 	Offset uint64
+	// Fh is what OPENDIR was answered with.
+	Fh uint64
 	// Plus is set for READDIRPLUS: entries are added with AddPlus, otherwise with Add.
 	Plus bool
 

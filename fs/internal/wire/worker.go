@@ -28,7 +28,11 @@ type worker struct {
 
 func newWorker(c *Conn) *worker {
 	// Slices of uint64 so that the structures in them are aligned.
-	return &worker{c: c, in: aligned(inSize), out: aligned(outHeaderSize + MaxRead)}
+	in := inSize
+	if c.opts.Writable {
+		in = inSizeWritable
+	}
+	return &worker{c: c, in: aligned(in), out: aligned(outHeaderSize + MaxRead)}
 }
 
 func aligned(n int) []byte {
@@ -55,7 +59,14 @@ func (c *Conn) Answer(in []byte) []byte {
 // run answers requests until the file system is unmounted or the connection is broken.
 func (w *worker) run() error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if w.c.opts.Writable {
+		// Never unlocked: a thread with a umask of its own must not be used for anything else.
+		if err := ownUmask(); err != nil {
+			return err
+		}
+	} else {
+		defer runtime.UnlockOSThread()
+	}
 	debug.SetPanicOnFault(true)
 	for {
 		n, err := w.c.read(w.in)
@@ -196,12 +207,13 @@ func (w *worker) rare(h *fuse.InHeader, in []byte) (int, []byte, syscall.Errno) 
 	if h.Opcode >= opCount {
 		return 0, nil, syscall.ENOSYS
 	}
-	if errno := refusals[h.Opcode]; errno != 0 {
+	if w.c.opts.Writable {
+		if !passed[h.Opcode] {
+			return 0, nil, refusedWritable(h.Opcode)
+		}
+	} else if errno := refusals[h.Opcode]; errno != 0 {
 		return 0, nil, errno
-	}
-	switch h.Opcode {
-	case OpInit, OpStatfs, OpOpen, OpRelease, OpLseek:
-	default:
+	} else if !passedReadOnly[h.Opcode] {
 		return 0, nil, syscall.ENOSYS
 	}
 	// The iov slices and the request are allocated; these are rare.
@@ -272,7 +284,13 @@ func (w *worker) readData(h *fuse.InHeader, in []byte) (int, []byte, syscall.Err
 		return 0, nil, syscall.EINVAL
 	}
 	buf := w.out[outHeaderSize : outHeaderSize+int(min(r.Size, MaxRead))]
-	data, errno := w.c.handler.Read(h.NodeId, buf, int64(r.Offset))
+	var data []byte
+	var errno syscall.Errno
+	if w.c.files != nil {
+		data, errno = w.c.files.ReadHandle(h.NodeId, r.Fh, buf, int64(r.Offset))
+	} else {
+		data, errno = w.c.handler.Read(h.NodeId, buf, int64(r.Offset))
+	}
 	switch {
 	case errno != 0 || len(data) == 0:
 		return 0, nil, errno
@@ -290,7 +308,7 @@ func (w *worker) readdir(h *fuse.InHeader, in []byte) (int, syscall.Errno) {
 	}
 	r := (*fuse.ReadIn)(unsafe.Pointer(h))
 	buf := w.out[outHeaderSize : outHeaderSize+int(min(r.Size, MaxRead))]
-	w.dir = Dir{Offset: r.Offset, Plus: h.Opcode == OpReaddirplus, buf: buf}
+	w.dir = Dir{Fh: r.Fh, Offset: r.Offset, Plus: h.Opcode == OpReaddirplus, buf: buf}
 	errno := w.c.handler.ReadDir(h.NodeId, &w.dir)
 	return w.dir.n, errno
 }

@@ -1,0 +1,101 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/overlay"
+	"github.com/layerfs/layerfs/layers/upper"
+)
+
+// use returns the tree of a container, which it opens when it is first used. While it is open no other process writes
+// into the container; when one does already, the tree can only be read.
+func (t *trees) use(c *container) (*openTree, error) {
+	c.used.Store(time.Now().Unix())
+	if o := c.open.Load(); o != nil {
+		return o, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.open.Load(); o != nil {
+		return o, nil
+	}
+	if c.gone.Load() {
+		return nil, fmt.Errorf("%w: %s", layers.ErrContainerUnknown, c.id)
+	}
+	o, err := t.openTree(c)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", *c.name.Load(), err)
+	}
+	c.open.Store(o)
+	return o, nil
+}
+
+func (t *trees) openTree(c *container) (o *openTree, err error) {
+	o = &openTree{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	c.readOnly.Store(nil)
+	o.lock, err = t.f.store.LockContainer(c.id, "mount "+t.dir)
+	if errors.Is(err, layers.ErrInUse) || errors.Is(err, layers.ErrReadOnly) {
+		reason := err.Error()
+		c.readOnly.Store(&reason)
+		t.log.Warn("a container can only be read", "container", *c.name.Load(), "reason", reason)
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	owners, err := upper.Self()
+	if err != nil {
+		return nil, err
+	}
+	opts := overlay.Options{
+		Cache: t.f.cache, Format: upper.New(owners), ReadOnly: o.lock == nil,
+		Upper: t.f.store.UpperPath(c.id), Work: t.f.store.WorkPath(c.id), Meta: t.f.store.MetaPath(c.id),
+	}
+	for _, d := range c.stack {
+		l, err := t.f.store.OpenLayer(d)
+		if err != nil {
+			return nil, err
+		}
+		o.layers = append(o.layers, l)
+		opts.Layers = append(opts.Layers, l)
+	}
+	o.FS, err = overlay.Open(&opts)
+	return o, err
+}
+
+// close gives back what an open tree holds. Preconditions: no request uses it.
+func (o *openTree) close() error {
+	var err error
+	if o.FS != nil {
+		err = o.FS.Close()
+	}
+	for _, l := range o.layers {
+		err = errors.Join(err, l.Close())
+	}
+	if o.lock != nil {
+		err = errors.Join(err, o.lock.Close())
+	}
+	return err
+}
+
+// closeTree closes the tree of a container when it is open. It must not be called by a handler.
+func (t *trees) closeTree(c *container) {
+	c.mu.Lock()
+	o := c.open.Swap(nil)
+	c.mu.Unlock()
+	if o == nil {
+		return
+	}
+	t.conn.Quiesce()
+	if err := o.close(); err != nil {
+		t.log.Warn("close container", "container", *c.name.Load(), "error", err)
+	}
+}

@@ -1,0 +1,234 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/layers/overlay"
+)
+
+// treeRaw is the file system of containers as go-fuse's ProtocolServer sees it: what is asked rarely, and all that
+// changes something.
+type treeRaw struct {
+	fuse.RawFileSystem
+	t *trees
+}
+
+func newTreeRaw(t *trees) treeRaw { return treeRaw{fuse.NewDefaultRawFileSystem(), t} }
+
+// String names the file system.
+func (r treeRaw) String() string { return "layerfs containers" }
+
+// Handles of open files. Larger numbers are of what treeDirs holds.
+const (
+	fhBelow    = 1 // the content is the image's
+	fhUp       = 2 // the container's
+	fhPassed   = 3 // the container's, and the kernel reads and writes it itself
+	fhBelowUp  = 4 // the image's still, of a file whose metadata is the container's
+	fhMade     = 1 << 32
+	ownHandles = fhBelowUp
+)
+
+func status(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
+
+// caller says who asks, in IDs of the container.
+func (t *trees) caller(h *fuse.InHeader, umask uint32) overlay.Caller {
+	c := overlay.Caller{Umask: umask}
+	c.UID, c.GID = t.f.owners.unshift(h.Uid, h.Gid)
+	return c
+}
+
+// made answers with something new.
+func (r treeRaw) made(out *fuse.EntryOut, c *container, o *openTree, a *overlay.Attr, err error) fuse.Status {
+	if err != nil {
+		return status(r.t.errno(err))
+	}
+	r.t.entry(out, c, o, a)
+	return fuse.OK
+}
+
+// Mknod implements fuse.RawFileSystem.
+func (r treeRaw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	c, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	dev := uint64(in.Rdev)
+	major, minor := uint32(dev>>8&0xfff), uint32(dev&0xff|dev>>12&0xfff00)
+	a, err := o.Mknod(id, name, in.Mode, major, minor, r.t.caller(&in.InHeader, in.Umask))
+	return r.made(out, c, o, &a, err)
+}
+
+// Mkdir implements fuse.RawFileSystem.
+func (r treeRaw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	c, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	a, err := o.Mkdir(id, name, in.Mode, r.t.caller(&in.InHeader, in.Umask))
+	return r.made(out, c, o, &a, err)
+}
+
+// Symlink implements fuse.RawFileSystem. In the directory of containers it makes a container.
+func (r treeRaw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if r.t.meant(in.NodeId) == rootID {
+		return status(r.t.createContainer(target, name, out))
+	}
+	c, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	a, err := o.Symlink(id, name, target, r.t.caller(in, 0))
+	return r.made(out, c, o, &a, err)
+}
+
+// Link implements fuse.RawFileSystem.
+func (r treeRaw) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	c, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	from, _, old, errno := r.t.tree(in.Oldnodeid)
+	if errno != 0 {
+		return status(errno)
+	}
+	if from != c {
+		return status(syscall.EXDEV)
+	}
+	a, err := o.Link(old, id, name)
+	return r.made(out, c, o, &a, err)
+}
+
+// Unlink implements fuse.RawFileSystem.
+func (r treeRaw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	_, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	return status(r.t.errno(o.Unlink(id, name)))
+}
+
+// Rmdir implements fuse.RawFileSystem. In the directory of containers it removes one without changes.
+func (r treeRaw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if r.t.meant(in.NodeId) == rootID {
+		return status(r.t.removeContainer(name))
+	}
+	_, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	return status(r.t.errno(o.Rmdir(id, name)))
+}
+
+// Rename implements fuse.RawFileSystem. In the directory of containers it renames one.
+func (r treeRaw) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if from, to := r.t.meant(in.NodeId), r.t.meant(in.Newdir); from == rootID && to == rootID {
+		return status(r.t.renameContainer(oldName, newName, in.Flags))
+	}
+	c, o, from, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	other, _, to, errno := r.t.tree(in.Newdir)
+	if errno != 0 {
+		return status(errno)
+	}
+	if other != c {
+		return status(syscall.EXDEV)
+	}
+	return status(r.t.errno(o.Rename(from, oldName, to, newName, in.Flags)))
+}
+
+// SetAttr implements fuse.RawFileSystem.
+func (r treeRaw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	c, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	change, errno := r.t.change(in)
+	if errno != 0 {
+		return status(errno)
+	}
+	a, err := o.SetAttr(id, change)
+	if err != nil {
+		return status(r.t.errno(err))
+	}
+	r.t.fill(&out.Attr, c, &a)
+	out.AttrValid = ttl(o)
+	return fuse.OK
+}
+
+// change translates a request to change attributes.
+func (t *trees) change(in *fuse.SetAttrIn) (*overlay.Change, syscall.Errno) {
+	c := &overlay.Change{KillPriv: in.Valid&fuse.FATTR_KILL_SUIDGID != 0}
+	if in.Valid&fuse.FATTR_MODE != 0 {
+		mode := in.Mode & 0o7777
+		c.Mode = &mode
+	}
+	uid, gid := t.f.owners.unshift(in.Uid, in.Gid)
+	if in.Valid&fuse.FATTR_UID != 0 {
+		if uid == overflowID && in.Uid != overflowID {
+			return nil, syscall.EINVAL // it has no meaning in the container
+		}
+		c.UID = &uid
+	}
+	if in.Valid&fuse.FATTR_GID != 0 {
+		if gid == overflowID && in.Gid != overflowID {
+			return nil, syscall.EINVAL
+		}
+		c.GID = &gid
+	}
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		size := int64(in.Size)
+		c.Size = &size
+	}
+	if in.Valid&fuse.FATTR_ATIME != 0 {
+		c.Atime = timeOf(in.Atime, in.Atimensec, in.Valid&fuse.FATTR_ATIME_NOW != 0)
+	}
+	if in.Valid&fuse.FATTR_MTIME != 0 {
+		c.Mtime = timeOf(in.Mtime, in.Mtimensec, in.Valid&fuse.FATTR_MTIME_NOW != 0)
+	}
+	return c, 0
+}
+
+func timeOf(sec uint64, nsec uint32, now bool) *unix.Timespec {
+	if now {
+		return &unix.Timespec{Nsec: unix.UTIME_NOW}
+	}
+	return &unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+}
+
+// SetXAttr implements fuse.RawFileSystem.
+func (r treeRaw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	_, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	if isACL(name) {
+		value = mapACL(value, r.t.f.owners.unshift)
+	}
+	kill := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
+	return status(r.t.errno(o.SetXattr(id, name, value, int(in.Flags), kill)))
+}
+
+// RemoveXAttr implements fuse.RawFileSystem.
+func (r treeRaw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	_, o, id, errno := r.t.tree(in.NodeId)
+	if errno != 0 {
+		return status(errno)
+	}
+	return status(r.t.errno(o.RemoveXattr(id, name)))
+}
+
+// StatFs answers for the file system that the store, and with it every container, lies on.
+func (r treeRaw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(r.t.f.store.Root(), &st); err != nil {
+		return status(r.t.errno(err))
+	}
+	out.FromStatfsT(&st)
+	out.NameLen = 255
+	return fuse.OK
+}
