@@ -10,4 +10,7 @@ import (
 var (
 	_ wire.Handler       = (*fileSystem)(nil)
 	_ fuse.RawFileSystem = rawFS{}
+	_ wire.Handler       = (*trees)(nil)
+	_ wire.HandleReader  = (*trees)(nil)
+	_ fuse.RawFileSystem = treeRaw{}
 )

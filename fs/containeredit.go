@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -15,7 +16,7 @@ import (
 // Requests in the directory of containers change records of the store. The request itself puts the change into the
 // picture: the kernel knows of it when it is answered.
 
-// change calls fn, which changes what the directory of containers shows under names.
+// edit calls fn, which changes what the directory of containers shows under names.
 func (t *trees) edit(fn func(ctx context.Context) error, names ...string) syscall.Errno {
 	t.mine(names, 1)
 	defer t.mine(names, -1)
@@ -141,7 +142,7 @@ func hasEntries(dir string) (bool, error) {
 	if len(names) > 0 {
 		return true, nil
 	}
-	if err != nil && err.Error() == "EOF" {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return false, err

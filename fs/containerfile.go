@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"syscall"
 
@@ -95,11 +97,11 @@ func (r treeRaw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	got, err := o.Open(id, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
 	if err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	fh := uint64(fhBelow)
 	switch {
@@ -116,13 +118,13 @@ func (r treeRaw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 func (r treeRaw) openOwn(in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	c, number, errno := r.t.object(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
-		return status(syscall.EROFS)
+		return result(syscall.EROFS)
 	}
 	if number == treeChanges || number == treeDiff {
-		return status(r.t.openMade(c, number, out))
+		return result(r.t.openMade(c, number, out))
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return fuse.OK
@@ -132,7 +134,7 @@ func (r treeRaw) openOwn(in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 func (r treeRaw) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	a, fd, err := o.Create(id, name, in.Mode, r.t.caller(&in.InHeader, in.Umask))
 	return r.created(c, o, &a, fd, err, out)
@@ -142,7 +144,7 @@ func (r treeRaw) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *
 func (r treeRaw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	a, fd, err := o.Tmpfile(id, in.Mode, r.t.caller(&in.InHeader, in.Umask))
 	return r.created(c, o, &a, fd, err, out)
@@ -150,7 +152,7 @@ func (r treeRaw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateO
 
 func (r treeRaw) created(c *container, o *openTree, a *overlay.Attr, fd int, err error, out *fuse.CreateOut) fuse.Status {
 	if err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	r.t.entry(&out.EntryOut, c, o, a)
 	r.answer(c, o, out.NodeId, fhUp, fd, &out.OpenOut)
@@ -181,13 +183,16 @@ func (r treeRaw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 func (r treeRaw) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return 0, status(errno)
+		return 0, result(errno)
 	}
 	if err := o.Write(id, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0); err != nil {
-		return 0, status(r.t.errno(err))
+		return 0, result(r.t.errno(err))
 	}
 	return uint32(len(data)), fuse.OK
 }
+
+// dataOnly is the flag of a request for fdatasync(2).
+const dataOnly = 1
 
 // Fsync implements fuse.RawFileSystem.
 func (r treeRaw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -196,9 +201,9 @@ func (r treeRaw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
-	return status(r.t.errno(o.Fsync(id, in.FsyncFlags&fuse.FSYNC_FDATASYNC != 0)))
+	return result(r.t.errno(o.Fsync(id, in.FsyncFlags&dataOnly != 0)))
 }
 
 // FsyncDir implements fuse.RawFileSystem.
@@ -210,26 +215,26 @@ func (r treeRaw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status 
 func (r treeRaw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
-	return status(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length))))
+	return result(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length))))
 }
 
 // CopyFileRange implements fuse.RawFileSystem.
 func (r treeRaw) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	c, o, from, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return 0, status(errno)
+		return 0, result(errno)
 	}
 	other, _, to, errno := r.t.tree(in.NodeIdOut)
 	if errno != 0 {
-		return 0, status(errno)
+		return 0, result(errno)
 	}
 	if other != c {
-		return 0, status(syscall.EXDEV)
+		return 0, result(syscall.EXDEV)
 	}
 	n, err := o.CopyRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)))
-	return uint32(n), status(r.t.errno(err))
+	return uint32(n), result(r.t.errno(err))
 }
 
 // maxCopy is how much is copied per request.
@@ -239,11 +244,11 @@ const maxCopy = 1 << 30
 func (r treeRaw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	off, err := o.Seek(id, int64(in.Offset), int(in.Whence))
 	out.Offset = uint64(off)
-	return status(r.t.errno(err))
+	return result(r.t.errno(err))
 }
 
 // OpenDir implements fuse.RawFileSystem.
@@ -253,15 +258,15 @@ func (r treeRaw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 		if errno == 0 {
 			out.Fh = r.t.dirs.add(&treeDir{entries: entries})
 		}
-		return status(errno)
+		return result(errno)
 	}
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	d, err := o.OpenDir(id)
 	if err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	out.Fh = r.t.dirs.add(&treeDir{c: c, dir: d})
 	if o.lock != nil {
@@ -283,7 +288,7 @@ func (t *trees) ReadHandle(node, fh uint64, buf []byte, off int64) ([]byte, sysc
 		return nil, syscall.EBADF
 	}
 	n, err := h.file.ReadAt(buf, off)
-	if n == 0 && err != nil && err.Error() != "EOF" {
+	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
 		return nil, t.errno(err)
 	}
 	return buf[:n], 0

@@ -1,7 +1,10 @@
 package fs
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -9,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/layerfs/layerfs/fs/internal/wire"
+	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/overlay"
 )
 
@@ -243,11 +247,26 @@ func (t *trees) openMade(c *container, number uint64, out *fuse.OpenOut) syscall
 		return t.errno(err)
 	}
 	_ = os.Remove(file.Name()) // it goes when it is closed
-	if err := t.makeContent(context.Background(), c, number, file); err != nil {
+	if err := t.makeContent(c, number, file); err != nil {
 		file.Close()
 		return t.errno(err)
 	}
 	out.Fh = t.dirs.add(&treeDir{c: c, file: file})
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	return 0
+}
+
+// makeContent writes it.
+func (t *trees) makeContent(c *container, number uint64, file *os.File) error {
+	ctx := context.Background()
+	if number == treeDiff {
+		_, err := t.f.store.Diff(ctx, file, c.id, "")
+		return err
+	}
+	w := bufio.NewWriter(file)
+	err := t.f.store.Changes(ctx, c.id, "", func(change layers.Change) error {
+		_, err := fmt.Fprintln(w, change)
+		return err
+	})
+	return errors.Join(err, w.Flush())
 }

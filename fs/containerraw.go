@@ -23,15 +23,14 @@ func (r treeRaw) String() string { return "layerfs containers" }
 
 // Handles of open files. Larger numbers are of what treeDirs holds.
 const (
-	fhBelow    = 1 // the content is the image's
-	fhUp       = 2 // the container's
-	fhPassed   = 3 // the container's, and the kernel reads and writes it itself
-	fhBelowUp  = 4 // the image's still, of a file whose metadata is the container's
-	fhMade     = 1 << 32
-	ownHandles = fhBelowUp
+	fhBelow   = 1 // the content is the image's
+	fhUp      = 2 // the container's
+	fhPassed  = 3 // the container's, and the kernel reads and writes it itself
+	fhBelowUp = 4 // the image's still, of a file whose metadata is the container's
+	fhMade    = 1 << 32
 )
 
-func status(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
+func result(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
 
 // caller says who asks, in IDs of the container.
 func (t *trees) caller(h *fuse.InHeader, umask uint32) overlay.Caller {
@@ -43,7 +42,7 @@ func (t *trees) caller(h *fuse.InHeader, umask uint32) overlay.Caller {
 // made answers with something new.
 func (r treeRaw) made(out *fuse.EntryOut, c *container, o *openTree, a *overlay.Attr, err error) fuse.Status {
 	if err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	r.t.entry(out, c, o, a)
 	return fuse.OK
@@ -53,7 +52,7 @@ func (r treeRaw) made(out *fuse.EntryOut, c *container, o *openTree, a *overlay.
 func (r treeRaw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	dev := uint64(in.Rdev)
 	major, minor := uint32(dev>>8&0xfff), uint32(dev&0xff|dev>>12&0xfff00)
@@ -65,7 +64,7 @@ func (r treeRaw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fu
 func (r treeRaw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	a, err := o.Mkdir(id, name, in.Mode, r.t.caller(&in.InHeader, in.Umask))
 	return r.made(out, c, o, &a, err)
@@ -74,11 +73,11 @@ func (r treeRaw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 // Symlink implements fuse.RawFileSystem. In the directory of containers it makes a container.
 func (r treeRaw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	if r.t.meant(in.NodeId) == rootID {
-		return status(r.t.createContainer(target, name, out))
+		return result(r.t.createContainer(target, name, out))
 	}
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	a, err := o.Symlink(id, name, target, r.t.caller(in, 0))
 	return r.made(out, c, o, &a, err)
@@ -88,14 +87,14 @@ func (r treeRaw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name stri
 func (r treeRaw) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	from, _, old, errno := r.t.tree(in.Oldnodeid)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	if from != c {
-		return status(syscall.EXDEV)
+		return result(syscall.EXDEV)
 	}
 	a, err := o.Link(old, id, name)
 	return r.made(out, c, o, &a, err)
@@ -105,55 +104,55 @@ func (r treeRaw) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse
 func (r treeRaw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
-	return status(r.t.errno(o.Unlink(id, name)))
+	return result(r.t.errno(o.Unlink(id, name)))
 }
 
 // Rmdir implements fuse.RawFileSystem. In the directory of containers it removes one without changes.
 func (r treeRaw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	if r.t.meant(in.NodeId) == rootID {
-		return status(r.t.removeContainer(name))
+		return result(r.t.removeContainer(name))
 	}
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
-	return status(r.t.errno(o.Rmdir(id, name)))
+	return result(r.t.errno(o.Rmdir(id, name)))
 }
 
 // Rename implements fuse.RawFileSystem. In the directory of containers it renames one.
 func (r treeRaw) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	if from, to := r.t.meant(in.NodeId), r.t.meant(in.Newdir); from == rootID && to == rootID {
-		return status(r.t.renameContainer(oldName, newName, in.Flags))
+		return result(r.t.renameContainer(oldName, newName, in.Flags))
 	}
 	c, o, from, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	other, _, to, errno := r.t.tree(in.Newdir)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	if other != c {
-		return status(syscall.EXDEV)
+		return result(syscall.EXDEV)
 	}
-	return status(r.t.errno(o.Rename(from, oldName, to, newName, in.Flags)))
+	return result(r.t.errno(o.Rename(from, oldName, to, newName, in.Flags)))
 }
 
 // SetAttr implements fuse.RawFileSystem.
 func (r treeRaw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	change, errno := r.t.change(in)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	a, err := o.SetAttr(id, change)
 	if err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	r.t.fill(&out.Attr, c, &a)
 	out.AttrValid = ttl(o)
@@ -204,29 +203,29 @@ func timeOf(sec uint64, nsec uint32, now bool) *unix.Timespec {
 func (r treeRaw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
 	if isACL(name) {
 		value = mapACL(value, r.t.f.owners.unshift)
 	}
 	kill := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
-	return status(r.t.errno(o.SetXattr(id, name, value, int(in.Flags), kill)))
+	return result(r.t.errno(o.SetXattr(id, name, value, int(in.Flags), kill)))
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (r treeRaw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
-		return status(errno)
+		return result(errno)
 	}
-	return status(r.t.errno(o.RemoveXattr(id, name)))
+	return result(r.t.errno(o.RemoveXattr(id, name)))
 }
 
 // StatFs answers for the file system that the store, and with it every container, lies on.
 func (r treeRaw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(r.t.f.store.Root(), &st); err != nil {
-		return status(r.t.errno(err))
+		return result(r.t.errno(err))
 	}
 	out.FromStatfsT(&st)
 	out.NameLen = 255

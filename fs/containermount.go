@@ -1,0 +1,225 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/layerfs/layerfs/fs/internal/mount"
+	"github.com/layerfs/layerfs/fs/internal/wire"
+	"github.com/layerfs/layerfs/layers"
+)
+
+// A Containers is a mount of containers that this process answers for: a connection of its own, which can be written.
+type Containers struct {
+	dir      string
+	minor    uint32
+	t        *trees
+	stop     context.CancelFunc
+	keepers  sync.WaitGroup
+	finished chan struct{} // closed when nothing runs any more
+	gaveUp   chan struct{}
+	giveUp   sync.Once
+}
+
+// MountContainers mounts the directory of all containers at dir: DIR/NAME/rootfs and so on. The store must have been
+// opened for writing, and must stay open until Serve has returned.
+func MountContainers(store *layers.Store, dir string, o *Options) (*Containers, error) {
+	return startContainers(store, dir, "", o)
+}
+
+// MountContainer mounts the tree of one container, named as layers.Store.Container understands it, at dir.
+func MountContainer(store *layers.Store, nameOrID, dir string, o *Options) (*Containers, error) {
+	c, err := store.Container(context.Background(), nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	return startContainers(store, dir, c.ID, o)
+}
+
+func startContainers(store *layers.Store, dir, id string, o *Options) (*Containers, error) {
+	dir, err := mount.Clean(dir)
+	if err != nil {
+		return nil, err
+	}
+	set, err := o.settle(store.Root())
+	if err != nil {
+		return nil, err
+	}
+	set.mount.Writable = true
+	return serveContainers(newFileSystem(store, set), dir, id, set)
+}
+
+// serveContainers mounts and serves.
+func serveContainers(f *fileSystem, dir, id string, set *settings) (*Containers, error) {
+	s := &Containers{
+		dir: dir, finished: make(chan struct{}), gaveUp: make(chan struct{}),
+		t: &trees{f: f, log: set.log, dir: dir, slots: map[string]uint32{}, own: map[string]int{}},
+	}
+	s.t.list.Store(&treeList{time: time.Now()})
+	if err := s.prepare(id); err != nil {
+		return nil, err
+	}
+	if err := s.attach(set); err != nil {
+		if s.t.single != nil {
+			if o := s.t.single.open.Load(); o != nil {
+				err = errors.Join(err, o.close())
+			}
+		}
+		return nil, err
+	}
+	s.serve()
+	return s, nil
+}
+
+// prepare reads which containers there are, and opens the one that is mounted alone.
+func (s *Containers) prepare(id string) error {
+	c, err := s.t.f.store.Catalogue(context.Background())
+	if err != nil {
+		return err
+	}
+	s.t.mu.Lock()
+	list := s.t.newList(c)
+	s.t.mu.Unlock()
+	s.t.list.Store(list)
+	if id == "" {
+		return nil
+	}
+	for _, x := range list.bySlot {
+		if x.id != id {
+			continue
+		}
+		s.t.single = x
+		_, err := s.t.use(x)
+		return err
+	}
+	return fmt.Errorf("%w: %s was removed just now", layers.ErrContainerUnknown, id)
+}
+
+// attach mounts and begins to answer.
+func (s *Containers) attach(set *settings) error {
+	m := mountAt(s.dir, set)
+	if m.err != nil {
+		return m.err
+	}
+	// As root the kernel reads and writes files by itself; who cannot let it keeps what is written in its cache.
+	root := os.Geteuid() == 0
+	s.t.conn = wire.New(m.device, s.t, newTreeRaw(s.t), wire.Options{
+		Writable: true, Passthrough: root, Writeback: !root,
+		Panicked: func(op string, node uint64, reason any) {
+			set.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
+		},
+	})
+	if root {
+		s.t.passed = &treeBacking{conn: s.t.conn, files: map[uint64]*treeUse{}}
+	}
+	if err := s.t.conn.Start(); err != nil {
+		return errors.Join(err, mount.Unmount(s.dir, true), s.t.conn.Close())
+	}
+	if err := s.t.conn.Probe(s.dir); err != nil {
+		set.log.Debug("the kernel may send POLL", "error", err)
+	}
+	var ok bool
+	if s.minor, ok = mount.Device(s.dir); ok && root {
+		if err := mount.ReadAhead(s.minor, readAheadKiB); err != nil {
+			set.log.Debug("read-ahead stays as it is", "error", err)
+		}
+	}
+	return nil
+}
+
+// serve starts what runs beside the workers and ends with them.
+func (s *Containers) serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.keepers.Go(func() { s.watch(ctx) })
+	go func() {
+		<-s.t.conn.Done()
+		stop()
+		s.keepers.Wait()
+		for _, c := range s.t.list.Load().bySlot {
+			s.t.closeTree(c)
+		}
+		if err := s.t.conn.Close(); err != nil {
+			s.t.log.Warn("close /dev/fuse", "error", err)
+		}
+		close(s.finished)
+	}()
+}
+
+// watch follows the store until ctx ends.
+func (s *Containers) watch(ctx context.Context) {
+	changed := func() {
+		if n, err := s.t.f.store.Generation(ctx); err == nil && n == s.t.list.Load().generation {
+			return
+		}
+		if err := s.t.reload(ctx); err != nil && ctx.Err() == nil {
+			s.t.f.report("a change of the containers is not shown yet: " + err.Error())
+		}
+	}
+	if err := s.t.f.store.Watch(ctx, changed); err != nil && ctx.Err() == nil {
+		s.t.log.Error("the mount does not follow changes of the store any more", "error", err)
+	}
+}
+
+// Mountpoint returns the directory of the mount, absolute and without symbolic links.
+func (s *Containers) Mountpoint() string { return s.dir }
+
+// Serve returns when the file system is unmounted, with the reason when it ended otherwise.
+func (s *Containers) Serve() error {
+	select {
+	case <-s.finished:
+		return s.t.conn.Err()
+	case <-s.gaveUp:
+		return nil
+	}
+}
+
+// Unmount unmounts and waits until nothing runs any more. A mount in use stays and gives ErrMountBusy; see Detach.
+func (s *Containers) Unmount() error {
+	if err := mount.Unmount(s.dir, false); err != nil {
+		return err
+	}
+	select {
+	case <-s.finished:
+		return s.t.conn.Err()
+	case <-time.After(endWait):
+		return fmt.Errorf("%s: unmounted here, but another mount namespace still holds the file system", s.dir)
+	}
+}
+
+// Detach unmounts whether the mount is in use or not, and makes Serve return.
+func (s *Containers) Detach() error {
+	err := mount.Unmount(s.dir, true)
+	if errors.Is(err, ErrNotMounted) {
+		err = nil
+	}
+	select {
+	case <-s.finished:
+		return err
+	case <-time.After(endWait / 4):
+	}
+	if s.minor != 0 && mount.Abort(s.minor) == nil {
+		select {
+		case <-s.finished:
+			return err
+		case <-time.After(endWait):
+		}
+	}
+	s.giveUp.Do(func() { close(s.gaveUp) })
+	return err
+}
+
+// ReadOnly says which containers can only be read, by name, and why: another process writes into them.
+func (s *Containers) ReadOnly() map[string]string {
+	out := map[string]string{}
+	for _, c := range s.t.list.Load().bySlot {
+		if why := c.readOnly.Load(); why != nil && !c.gone.Load() {
+			out[*c.name.Load()] = *why
+		}
+	}
+	return out
+}
