@@ -47,6 +47,9 @@ func (f *fileSystem) diffEntry(l *layer, t *tree.Tree, d *tree.Dirent, out *fuse
 		}
 		f.fileAttr(&out.Attr, node, &a)
 	}
+	if d.Kind != tree.KindDirectory {
+		l = l.self()
+	}
 	f.found(out, node, &l.lookups)
 	return true, nil
 }
@@ -57,17 +60,17 @@ func diffNode(l *layer, t *tree.Tree, d *tree.Dirent) (node uint64, ino tree.Ino
 	case tree.KindDirectory:
 		return nodeID(kindDiffDir, l.slot, uint32(d.Ino)), d.Ino, true, nil
 	case tree.KindWhiteout:
-		return nodeID(kindWhiteout, l.slot, d.Index), 0, true, nil
+		return nodeID(kindWhiteout, l.self().slot, d.Index), 0, true, nil
 	case tree.KindLink:
 		ino, ok, err = t.LowerCopy(uint32(d.Ino))
-		return nodeID(kindFile, l.slot, uint32(ino)), ino, ok, err
+		return nodeID(kindFile, l.self().slot, uint32(ino)), ino, ok, err
 	}
-	return nodeID(kindFile, l.slot, uint32(d.Ino)), d.Ino, true, nil
+	return nodeID(kindFile, l.self().slot, uint32(d.Ino)), d.Ino, true, nil
 }
 
 // whiteoutAttr fills out for a whiteout.
 func (f *fileSystem) whiteoutAttr(l *layer, node uint64, out *fuse.Attr) {
-	f.own(out, syscall.S_IFCHR, 0, l.created)
+	f.own(out, syscall.S_IFCHR, 0, l.self().created)
 	out.Ino = node
 }
 
@@ -105,6 +108,9 @@ func (f *fileSystem) listDiff(l *layer, node uint64, out *wire.Dir) syscall.Errn
 	t := o.Tree()
 	_, _, number := splitID(node)
 	parent := nodeID(kindLayerObject, l.slot, layerTop)
+	if l.base != nil {
+		parent = l.above
+	}
 	if number != 0 {
 		up, _, err := t.Parent(tree.Ino(number))
 		if err != nil {

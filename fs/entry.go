@@ -111,7 +111,7 @@ func (s *snapshot) counterOf(node uint64) *counter {
 	k, slot, _ := splitID(node)
 	switch k {
 	case kindFile, kindDiffDir, kindLayerObject, kindWhiteout:
-		if l := s.layers[slot]; l != nil {
+		if l := s.layerAt(slot); l != nil {
 			return &l.lookups
 		}
 	case kindViewDir, kindViewObject:

@@ -32,6 +32,7 @@ type fileSystem struct {
 	backing  *passthrough // nil without the option
 	reported reported
 	walker   walker
+	splits   splitFiles
 }
 
 // Lookup implements wire.Handler.
@@ -45,7 +46,7 @@ func (f *fileSystem) Lookup(parent uint64, name []byte, out *fuse.EntryOut) sysc
 		}
 		return syscall.ESTALE
 	case kindDiffDir:
-		if l := s.layers[slot]; l != nil {
+		if l := s.layerAt(slot); l != nil {
 			return f.lookupDiff(l, number, name, out)
 		}
 		return syscall.ESTALE
@@ -55,7 +56,7 @@ func (f *fileSystem) Lookup(parent uint64, name []byte, out *fuse.EntryOut) sysc
 
 // lookupSynthetic finds a name in a directory that is not part of an image.
 func (f *fileSystem) lookupSynthetic(s *snapshot, parent uint64, name []byte, out *fuse.EntryOut) syscall.Errno {
-	d, errno := s.dirOf(parent)
+	d, errno := f.dirOf(s, parent)
 	if errno != 0 {
 		return errno
 	}
@@ -88,7 +89,7 @@ func (f *fileSystem) attr(s *snapshot, node uint64, out *fuse.Attr) syscall.Errn
 	out.Ino = f.shown(node)
 	switch k, slot, number := splitID(node); k {
 	case kindFile, kindDiffDir, kindWhiteout:
-		if l := s.layers[slot]; l != nil {
+		if l := s.layerAt(slot); l != nil {
 			return f.layerNodeAttr(l, node, out)
 		}
 		return syscall.ESTALE
@@ -112,12 +113,12 @@ func (f *fileSystem) ReadDir(node uint64, out *wire.Dir) syscall.Errno {
 		}
 		return syscall.ESTALE
 	case kindDiffDir:
-		if l := s.layers[slot]; l != nil {
+		if l := s.layerAt(slot); l != nil {
 			return f.listDiff(l, node, out)
 		}
 		return syscall.ESTALE
 	}
-	d, errno := s.dirOf(node)
+	d, errno := f.dirOf(s, node)
 	if errno != 0 {
 		return errno
 	}
@@ -155,6 +156,8 @@ func (f *fileSystem) Readlink(node uint64) ([]byte, syscall.Errno) {
 	case k == kindViewObject && s.views[slot] != nil:
 		target, errno := s.views[slot].symlink(number)
 		return []byte(target), errno
+	case k == kindRepo:
+		return f.podmanLinkAt(s, node)
 	}
 	return nil, syscall.ESTALE
 }

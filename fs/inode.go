@@ -20,7 +20,7 @@ import (
 //	kindFile        layer             tree.Ino of something that is no directory; the same in every image and in diff/
 //	kindViewDir     view              union.DirID of a directory of rootfs/; rootDir for rootfs/ itself
 //	kindDiffDir     layer             tree.Ino of a directory of diff/
-//	kindRepo        58 bits of the SHA-256 of the path of a directory below images/
+//	kindRepo        58 bits of the SHA-256 of the path of a directory below images/, or of something below podman/
 //	kindViewObject  view              one of the constants below
 //	kindLayerObject layer             one of the constants below
 //	kindWhiteout    layer             number of the dirent in diff/
@@ -58,6 +58,7 @@ const (
 	layersID = 4
 	sha256ID = 5
 	stateID  = 6
+	podmanID = 16
 	statusID = 1 << slotShift // + the number of the rendering; itself the inode number shown when listing
 )
 

@@ -62,6 +62,9 @@ func (s *Server) reload(ctx context.Context) {
 		return
 	}
 	snap := s.fs.newSnapshot(old, c, time.Now())
+	if was := old.podman.made.Load(); was != nil {
+		snap.podman.made.Store(s.fs.newPodmanView(snap, c, was))
+	}
 	s.fs.snap.Store(snap)
 	s.notify(old, snap)
 	s.sweepLocked()
@@ -81,9 +84,24 @@ func (s *Server) notify(old, now *snapshot) {
 			s.notifyDir(d, &dir{node: node})
 		}
 	}
+	s.notifyPodman(old.podman.made.Load(), now.podman.made.Load())
 	for slot, v := range now.views {
 		if was := old.views[slot]; was != nil && was.manifest.Digest != v.manifest.Digest {
 			s.say(s.conn.NotifyInode(nodeID(kindViewObject, slot, viewManifest)))
+		}
+	}
+}
+
+// notifyPodman tells of the changes below podman/, if anybody has looked there.
+func (s *Server) notifyPodman(old, now *podmanView) {
+	if old == nil || now == nil {
+		return
+	}
+	for node, d := range old.dirs {
+		if new := now.dirs[node]; new != nil {
+			s.notifyDir(d, new)
+		} else {
+			s.notifyDir(d, &dir{node: node})
 		}
 	}
 }

@@ -62,8 +62,8 @@ func (f *fileSystem) addEntry(s *snapshot, e *entry, out *wire.Dir, offset uint6
 	if p == nil {
 		return false
 	}
-	if k, _, _ := splitID(e.node); k == kindViewDir || k == kindDiffDir || e.node == statusID {
-		// Without attributes: only a look-up opens layers, and renders status.json.
+	if k, _, _ := splitID(e.node); k == kindViewDir || k == kindDiffDir || e.node == statusID || k == kindRepo && e.mode == syscall.S_IFREG {
+		// Without attributes: only a look-up opens layers, renders status.json and makes files of podman/.
 		return true
 	}
 	if f.attr(s, e.node, &p.Attr) == 0 {

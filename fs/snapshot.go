@@ -19,6 +19,7 @@ type snapshot struct {
 	views      map[uint32]*view  // live and lingering ones
 	layers     map[uint32]*layer // likewise
 	dirs       map[uint64]*dir   // the directories that exist once: fixed ones and repositories
+	podman     *podmanSource     // what is below podman/
 
 	goneViews  []*view // lingering: out of the catalogue, but the kernel knows files of them
 	goneLayers []*layer
@@ -72,6 +73,7 @@ func sameEntries(a, b *dir) bool { return a != nil && b != nil && slices.Equal(a
 // emptySnapshot is what there is before the first catalogue.
 func emptySnapshot() *snapshot {
 	return &snapshot{
+		podman: &podmanSource{},
 		images: map[uint32]*image{}, views: map[uint32]*view{}, layers: map[uint32]*layer{}, dirs: map[uint64]*dir{},
 	}
 }
@@ -203,8 +205,12 @@ func (b *builder) addDirs(now time.Time) {
 	b.put(now, slices.Collect(maps.Values(repos))...)
 	b.put(now, sha, ids,
 		&dir{node: rootID, parent: rootID, entries: []entry{
-			{"images", imagesID, syscall.S_IFDIR}, {"layers", layersID, syscall.S_IFDIR}, {".layerfs", stateID, syscall.S_IFDIR},
+			{"images", imagesID, syscall.S_IFDIR},
+			{"layers", layersID, syscall.S_IFDIR},
+			{".layerfs", stateID, syscall.S_IFDIR},
+			{"podman", podmanID, syscall.S_IFDIR},
 		}},
+		podmanTop(),
 		&dir{node: layersID, parent: rootID, entries: []entry{{"sha256", sha256ID, syscall.S_IFDIR}}},
 		&dir{node: stateID, parent: rootID, entries: []entry{{statusName, statusID, syscall.S_IFREG}}},
 	)
@@ -293,6 +299,11 @@ func (s *snapshot) forgotten() (map[*view]bool, map[*layer]bool) {
 			gone[l] = true
 		}
 	}
+	s.podman.eachAgain(func(l *layer) {
+		if l.lookups.Load() > 0 {
+			delete(gone, l.base)
+		}
+	})
 	for _, v := range s.views {
 		if views[v] {
 			continue

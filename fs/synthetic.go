@@ -13,12 +13,20 @@ import (
 // This file is about what is not in any image: the directories above them, the texts beside them, links.
 
 // dirOf returns the directory that a node stands for; those that a view or a layer brings are made on the spot.
-func (s *snapshot) dirOf(node uint64) (*dir, syscall.Errno) {
+func (f *fileSystem) dirOf(s *snapshot, node uint64) (*dir, syscall.Errno) {
 	if d := s.dirs[node]; d != nil {
 		return d, 0
 	}
 	k, slot, number := splitID(node)
 	switch {
+	case k == kindRepo:
+		p := f.podman(s)
+		if d := p.dir(node); d != nil {
+			return d, 0
+		}
+		if p.file(node) != nil {
+			return nil, syscall.ENOTDIR
+		}
 	case k == kindViewObject && s.views[slot] != nil:
 		return s.views[slot].dirOf(number)
 	case k == kindLayerObject && s.layers[slot] != nil && number == layerTop:
@@ -31,7 +39,7 @@ func (s *snapshot) dirOf(node uint64) (*dir, syscall.Errno) {
 func (s *snapshot) notDir(node uint64) syscall.Errno {
 	k, slot, _ := splitID(node)
 	switch {
-	case k == kindFixed && slot == 1, (k == kindFile || k == kindWhiteout || k == kindLayerObject) && s.layers[slot] != nil:
+	case k == kindFixed && slot == 1, (k == kindFile || k == kindWhiteout || k == kindLayerObject) && s.layerAt(slot) != nil:
 		return syscall.ENOTDIR
 	}
 	return syscall.ESTALE
@@ -107,7 +115,7 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 		f.own(out, syscall.S_IFREG|0o444, int64(len(r.text)), r.time)
 		return 0
 	}
-	d, errno := s.dirOf(node)
+	d, errno := f.dirOf(s, node)
 	if errno == 0 {
 		f.ownDir(out, d)
 		return 0
@@ -117,6 +125,8 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 	}
 	k, slot, number := splitID(node)
 	switch k {
+	case kindRepo:
+		return f.podmanAttr(s, node, out)
 	case kindViewObject:
 		return f.viewAttr(s.views[slot], number, out)
 	case kindLayerObject:
@@ -172,6 +182,8 @@ func (f *fileSystem) readSynthetic(s *snapshot, node uint64, buf []byte, off int
 		return f.readView(s.views[slot], number, buf, off)
 	case k == kindLayerObject && s.layers[slot] != nil:
 		return f.readLayer(s.layers[slot], number, buf, off)
+	case k == kindRepo:
+		return f.readPodman(s, node, buf, off)
 	}
 	return nil, syscall.ESTALE
 }

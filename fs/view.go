@@ -60,6 +60,30 @@ type layer struct {
 	mu    sync.Mutex // guards the making of open
 
 	created time.Time
+
+	// Of a layer whose directories are shown in a second place, under a slot of their own: a directory can have only
+	// one place in a mount. Everything else is the layer's.
+	base  *layer
+	above uint64 // the directory that holds diff/
+}
+
+// self returns the layer of which l shows the directories, which mostly is l.
+func (l *layer) self() *layer {
+	if l.base != nil {
+		return l.base
+	}
+	return l
+}
+
+// layerAt returns the layer of a slot, also that of directories that are shown a second time.
+func (s *snapshot) layerAt(slot uint32) *layer {
+	if l := s.layers[slot]; l != nil {
+		return l
+	}
+	if v := s.podman.made.Load(); v != nil {
+		return v.again[slot]
+	}
+	return nil
 }
 
 // describe sets what the catalogue says about the layer.
@@ -72,6 +96,7 @@ func (l *layer) describe(c *layers.CatalogueLayer) {
 
 // use returns the open layer. It stays open while the layer is in a snapshot.
 func (f *fileSystem) use(l *layer) (*layers.Layer, error) {
+	l = l.self()
 	if o := l.open.Load(); o != nil {
 		return o, nil
 	}

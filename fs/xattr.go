@@ -42,7 +42,7 @@ func (f *fileSystem) metaOf(s *snapshot, node uint64) (*tree.Tree, tree.Ino, sys
 	v := s.views[slot]
 	switch {
 	case k == kindFile || k == kindDiffDir:
-		l := s.layers[slot]
+		l := s.layerAt(slot)
 		if l == nil {
 			return nil, 0, syscall.ESTALE
 		}

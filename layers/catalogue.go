@@ -65,6 +65,12 @@ func (l *CatalogueLayer) Info() ([]byte, error) {
 	return append(text, '\n'), err
 }
 
+// Blobs returns the compressed forms that the layer came in.
+func (l *CatalogueLayer) Blobs() ([]ocispec.Descriptor, error) {
+	rec, err := l.record.Decode()
+	return rec.Blobs, err
+}
+
 // Generation returns the generation that Catalogue would return now; finding it out
 // costs much less.
 func (s *Store) Generation(ctx context.Context) (uint64, error) {

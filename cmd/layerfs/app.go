@@ -79,7 +79,7 @@ func commands(e *env) []*cli.Command {
 		createCommand(e), containersCommand(e), rmCommand(e), renameCommand(e), labelCommand(e), containerCommand(e),
 		changesCommand(e), diffsizeCommand(e), commitCommand(e), exportCommand(e),
 		whichCommand(e), findCommand(e), diffImagesCommand(e), whyCommand(e), duCommand(e),
-		mountCommand(e), umountCommand(e), mountsCommand(e),
+		mountCommand(e), umountCommand(e), mountsCommand(e), envCommand(e),
 		gcCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
 		doctorCommand(e), completionCommand(e), helpCommand(e),
 	}
