@@ -45,7 +45,7 @@
 //	├── bodies
 //	│   └── <32 bytes sha256>   24 bytes [Body]: pack, offset, size; big endian
 //	└── forms
-//	    └── <32 bytes sha256 of the blob>   53 bytes [Form]: DiffID, number, size, how, stored; big endian
+//	    └── <32 bytes sha256 of the blob>   54 bytes [Form]: DiffID, number, size, how, stored, tried; big endian
 //
 // # When it is lost
 //

@@ -13,6 +13,7 @@ type Form struct {
 	Size   int64   // bytes of the blob
 	How    FormHow // how the bytes can be had
 	Stored int64   // bytes of the file that this takes
+	Tried  uint8   // the newest search that found no correction for it
 }
 
 // A FormHow says how the bytes of a form can be had.
@@ -38,8 +39,8 @@ func (h FormHow) String() string {
 	return fmt.Sprintf("FormHow(%d)", uint8(h))
 }
 
-// formLen is the length of an encoded form: layer, number, size, how, stored.
-const formLen = 32 + 4 + 8 + 1 + 8
+// formLen is the length of an encoded form: layer, number, size, how, stored, tried.
+const formLen = 32 + 4 + 8 + 1 + 8 + 1
 
 // Form returns the form with the digest, or ErrNotFound.
 func (tx *Tx) Form(sum Sum) (Form, error) {
@@ -60,7 +61,7 @@ func (tx *Tx) PutForm(sum Sum, f Form) error {
 	raw = binary.BigEndian.AppendUint32(raw, f.Number)
 	raw = binary.BigEndian.AppendUint64(raw, uint64(f.Size))
 	raw = append(raw, byte(f.How))
-	raw = binary.BigEndian.AppendUint64(raw, uint64(f.Stored))
+	raw = append(binary.BigEndian.AppendUint64(raw, uint64(f.Stored)), f.Tried)
 	if err := tx.bucket(bucketForms).Put(sum[:], raw); err != nil {
 		return fmt.Errorf("index: form %x: %w", sum, err)
 	}
@@ -99,6 +100,7 @@ func decodeForm(key, raw []byte) (Form, error) {
 		Size:   int64(binary.BigEndian.Uint64(raw[36:])),
 		How:    FormHow(raw[44]),
 		Stored: int64(binary.BigEndian.Uint64(raw[45:])),
+		Tried:  raw[53],
 	}, nil
 }
 

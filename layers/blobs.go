@@ -52,7 +52,6 @@ func (s *Store) OpenLayerBlob(ctx context.Context, desc ocispec.Descriptor) (*La
 		if err != nil {
 			return nil, missingBlob(err)
 		}
-		b.ctx = ctx
 		if desc.Size != 0 && desc.Size != b.size {
 			return nil, errors.Join(fmt.Errorf("%w: blob %s has %d bytes, but its descriptor says %d", ErrVerification, desc.Digest, b.size, desc.Size), b.Close())
 		}
@@ -88,20 +87,26 @@ func (s *Store) openLayerBlob(ctx context.Context, d digest.Digest) (*LayerBlob,
 	case err != nil:
 		return nil, err
 	case plain:
-		return s.openPlain(d)
+		return s.openPlain(ctx, d)
 	}
-	return s.openForm(d, f)
+	return s.openForm(ctx, d, f)
 }
 
 // openForm opens a compressed form.
-func (s *Store) openForm(d digest.Digest, f index.Form) (*LayerBlob, error) {
+func (s *Store) openForm(ctx context.Context, d digest.Digest, f index.Form) (*LayerBlob, error) {
 	switch f.How {
 	case index.FormKept:
 		file, err := s.blobs.OpenBlob(sumOf(d))
 		if err != nil {
 			return nil, err
 		}
-		return &LayerBlob{digest: d, size: f.Size, r: file, hash: sha256.New(), file: file, close: file.Close}, nil
+		return &LayerBlob{ctx: ctx, digest: d, size: f.Size, r: file, hash: sha256.New(), file: file, close: file.Close}, nil
+	case index.FormCorrected:
+		file, err := s.blobs.OpenCorrection(sumOf(d))
+		if err != nil {
+			return nil, err
+		}
+		return s.regenerate(ctx, d, f, file)
 	case index.FormGone:
 		return nil, fmt.Errorf("%w: %s", ErrBlobGone, d)
 	}
@@ -109,7 +114,7 @@ func (s *Store) openForm(d digest.Digest, f index.Form) (*LayerBlob, error) {
 }
 
 // openPlain opens the tar of a layer, which is the blob that it came as.
-func (s *Store) openPlain(d digest.Digest) (*LayerBlob, error) {
+func (s *Store) openPlain(ctx context.Context, d digest.Digest) (*LayerBlob, error) {
 	l, err := s.OpenLayer(DiffID(d))
 	if err != nil {
 		return nil, err
@@ -119,7 +124,7 @@ func (s *Store) openPlain(d digest.Digest) (*LayerBlob, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	r := io.NewSectionReader(tar, 0, tar.Size())
-	return &LayerBlob{digest: d, size: tar.Size(), r: r, hash: sha256.New(), close: l.Close}, nil
+	return &LayerBlob{ctx: ctx, digest: d, size: tar.Size(), r: r, hash: sha256.New(), close: l.Close}, nil
 }
 
 // Digest returns the digest of the blob.

@@ -48,12 +48,11 @@ func (c *checker) forms(ctx context.Context) error {
 // checkForm verifies one compressed form: its presence and size, unless fast all of
 // its bytes.
 func (s *Store) checkForm(ctx context.Context, d digest.Digest, f index.Form, fast bool) error {
-	b, err := s.openForm(d, f)
+	b, err := s.openForm(ctx, d, f)
 	if err != nil {
 		return missingBlob(err)
 	}
 	defer b.Close()
-	b.ctx = ctx
 	if !fast {
 		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, copyPiece))
 		return err

@@ -98,6 +98,8 @@ func (s *Store) lacksForm(tx *index.Tx, blob digest.Digest, d DiffID) (bool, err
 	case f.How == index.FormKept:
 		size, err := s.blobs.BlobSize(sumOf(blob))
 		return err != nil || size != f.Size, nil // then loading it again repairs it
+	case f.How == index.FormCorrected:
+		return !s.blobs.HasCorrection(sumOf(blob)), nil
 	}
 	return false, nil
 }

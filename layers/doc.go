@@ -40,6 +40,7 @@
 //
 // # Lock order
 //
+//	squeeze.lock         exclusive for squeezing
 //	gc.lock              exclusive, by the one collection
 //	  leases/<lease>     flocked by the one who holds it, an import for example
 //	  tmp/<import>       flocked by its importer

@@ -76,6 +76,17 @@ func (s *memSource) Blob(_ context.Context, desc ocispec.Descriptor) (io.ReadClo
 // with gzip.
 func image(t testing.TB, layers ...[]byte) *memSource {
 	t.Helper()
+	return imageAs(t, layers, nil)
+}
+
+// imageOf makes an image of one layer that is compressed already.
+func imageOf(t testing.TB, layer, blob []byte) *memSource {
+	t.Helper()
+	return imageAs(t, [][]byte{layer}, [][]byte{blob})
+}
+
+func imageAs(t testing.TB, layers, blobs [][]byte) *memSource {
+	t.Helper()
 	s := &memSource{blobs: map[digest.Digest][]byte{}}
 	put := func(mediaType string, b []byte) ocispec.Descriptor {
 		d := digest.FromBytes(b)
@@ -84,8 +95,13 @@ func image(t testing.TB, layers ...[]byte) *memSource {
 	}
 	img := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for _, l := range layers {
+	for i, l := range layers {
 		var buf bytes.Buffer
+		if blobs != nil {
+			img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, digest.FromBytes(l))
+			m.Layers = append(m.Layers, put(ocispec.MediaTypeImageLayerGzip, blobs[i]))
+			continue
+		}
 		z := gzip.NewWriter(&buf)
 		z.Write(l)
 		z.Close()

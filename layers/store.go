@@ -142,7 +142,7 @@ func (s *Store) create() error {
 // or that another process is making at this moment.
 func ownName(name string) bool {
 	switch name {
-	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "lost+found":
+	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "squeeze.lock", "lost+found":
 		return true
 	}
 	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'

@@ -80,7 +80,7 @@ func commands(e *env) []*cli.Command {
 		changesCommand(e), diffsizeCommand(e), commitCommand(e), exportCommand(e),
 		whichCommand(e), findCommand(e), diffImagesCommand(e), whyCommand(e), duCommand(e),
 		mountCommand(e), umountCommand(e), mountsCommand(e), envCommand(e),
-		gcCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
+		gcCommand(e), squeezeCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
 		doctorCommand(e), completionCommand(e), helpCommand(e),
 	}
 	for _, c := range list {

@@ -12,34 +12,43 @@ import (
 
 // gcOptions are the flags of gc.
 type gcOptions struct {
-	dryRun bool
-	format string
-	out    io.Writer
+	dryRun  bool
+	squeeze bool
+	format  string
+	out     io.Writer
 }
 
 func gcCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "gc", Category: "The store",
 		Usage:     "free the space of what nothing needs any more",
-		UsageText: "layerfs gc [--dry-run]",
+		UsageText: "layerfs gc [--dry-run] [--squeeze]",
 		Description: `Removes what no image, mount or running load needs: leftovers of killed commands and
 content that was in use when its image was removed. Mounts and readers go on
 undisturbed. JSON has the fields layers, bodies, objects, packs, blobs, bytes, in_use.
 
 Examples:
    layerfs gc --dry-run
-   layerfs gc`,
+   layerfs gc
+   layerfs gc --squeeze       # and then replace compressed layers by corrections`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
+			&cli.BoolFlag{Name: "squeeze", Usage: "squeeze afterwards, see layerfs squeeze"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "`FORMAT`: text, json or a Go template"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 0, ""); err != nil {
 				return err
 			}
-			o := &gcOptions{dryRun: c.Bool("dry-run"), format: c.String("format"), out: e.stdout}
+			o := &gcOptions{dryRun: c.Bool("dry-run"), squeeze: c.Bool("squeeze"), format: c.String("format"), out: e.stdout}
+			if o.squeeze && (o.dryRun || o.format != "text") {
+				return usagef("--squeeze goes neither with --dry-run nor with --format; use layerfs squeeze")
+			}
 			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
-				return gc(ctx, o, st)
+				if err := gc(ctx, o, st); err != nil || !o.squeeze {
+					return err
+				}
+				return squeeze(ctx, &squeezeOptions{jobs: 2, format: "text", out: o.out}, st)
 			})
 		},
 	}

@@ -69,6 +69,9 @@ func (b *Staged) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Name returns the path of the file, until it is published.
+func (b *Staged) Name() string { return b.f.Name() }
+
 // Size returns how much was written.
 func (b *Staged) Size() int64 { return b.n }
 
@@ -142,6 +145,12 @@ func (s *Store) correctionsDir() string { return filepath.Join(s.root, "blobs", 
 // It returns ErrNotFound. The caller closes the file.
 func (s *Store) OpenCorrection(sum Sum) (*os.File, error) {
 	return openFile(sharded(s.correctionsDir(), sum), digestOf("correction for blob", sum))
+}
+
+// HasCorrection reports whether there is a correction for the blob with the digest.
+func (s *Store) HasCorrection(sum Sum) bool {
+	_, err := os.Stat(sharded(s.correctionsDir(), sum))
+	return err == nil
 }
 
 // WalkCorrections is WalkBlobs for corrections; the size is that of the correction.

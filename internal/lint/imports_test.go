@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
-		"index", "index/tree", "internal/blob", "internal/compress", "internal/disk", "internal/overlayfs", "internal/spool",
+		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/overlayfs", "internal/spool",
 		"layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
