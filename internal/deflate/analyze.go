@@ -23,8 +23,9 @@ type Stats struct {
 const (
 	magic   = "dfc"
 	version = 1
-	// sample is how much plaintext decides which predictor is taken.
-	sample = 1 << 20
+	// sample is how much plaintext decides which predictor is taken: more than the
+	// pieces in which parallel encoders commonly work.
+	sample = 5 << 18
 	// maxQueue bounds the events between inflating and predicting, for streams with
 	// a flush after each byte or millions of empty blocks.
 	maxQueue = 1 << 19

@@ -78,6 +78,7 @@ func (s *session) stored(ev *event) error {
 			return err
 		}
 	}
+	s.rest = nil
 	s.openIfNeeded()
 	switch s.mode(blockStored, uint64(ev.size), s.pos+int64(ev.size) == s.unitEnd) {
 	case asBefore:
@@ -118,6 +119,7 @@ func (s *session) pieces(ev *event) error {
 		if s.empty(ev, n) {
 			n, ev.tokens = 0, ev.tokens[:0]
 		} else {
+			s.rest = tokens
 			s.openIfNeeded()
 			if s.c.encoding {
 				n, toEnd = s.cut(tokens)
@@ -195,7 +197,12 @@ func (s *session) piece(ev *event, tokens []token, n int, toEnd bool) (int, erro
 		} else if err := s.ahead(); err != nil {
 			return 0, err
 		}
-		s.openIfNeeded()
+		if s.pos >= s.unitEnd {
+			if s.c.encoding {
+				s.rest = tokens[i:]
+			}
+			s.openUnit()
+		}
 		t = s.tokens.run(s.c, s.pred, s.win, s.pos, t)
 		if !s.c.encoding {
 			tokens = append(tokens, t)

@@ -25,7 +25,7 @@ func newChain(w *window, hashBits uint, need int) chain {
 
 func (c *chain) reset(pos int64, dict int) {
 	clear(c.head)
-	c.start = max(pos-int64(dict), c.win.base, 0)
+	c.start = max(pos-int64(dict), 0)
 	c.next = c.start
 }
 

@@ -32,7 +32,7 @@ func (g *goPredictor) restart(pos int64, dict int) {
 	g.from, g.pendPos = g.chain.start, -1
 }
 
-func (g *goPredictor) unit(_, end int64, hard bool) {
+func (g *goPredictor) unit(_, end int64, hard, _ bool) {
 	g.end = 1 << 62
 	if hard {
 		g.end = end

@@ -9,8 +9,9 @@ type predictor interface {
 	// or where the encoder works on pieces by itself.
 	restart(pos int64, dict int)
 	// unit says up to where the encoder saw data when it was at start: end, if
-	// hard, or else an end that is no concern of its.
-	unit(start, end int64, hard bool)
+	// hard, or else an end that is no concern of its. literals says that there are no
+	// matches in the unit; only for specs whose units are hard.
+	unit(start, end int64, hard, literals bool)
 	// predict returns the length and distance of the match at pos, or length 1 for
 	// a literal.
 	predict(pos int64) (length, dist int)

@@ -14,6 +14,7 @@ type session struct {
 	pos    int64        // in the plaintext
 	more   func() error // reads more plaintext when decoding
 
+	rest     []token // of the event from pos on; only when encoding
 	unitEnd  int64
 	hardEnd  int64   // end of what the encoder saw when it worked on this unit, or 0
 	stops    []int64 // known hard ends, ascending; only when encoding
@@ -37,6 +38,7 @@ type blockModel struct {
 	rawLen   numberModel
 	zeros    prob
 	stop     [3]prob
+	literals prob
 	stopAt   numberModel
 	sameRaw  prob
 	any      bool // a member has begun
@@ -58,7 +60,7 @@ func newSession(c *coder, w *window, s spec) *session {
 	n := &session{c: c, win: w, spec: s, pred: s.predictor(w), tokens: newTokenModel(), header: newHeaderModel()}
 	b := &n.blocks
 	b.count, b.stopAt, b.rawLen, b.raw = newNumberModel(), newNumberModel(), newNumberModel(), newSymbolModel(8)
-	b.zeros, b.sameRaw = probStart, probStart
+	b.zeros, b.sameRaw, b.literals = probStart, probStart, probStart
 	for i := range 4 {
 		fillProbs(b.kind[i][:], b.empty[i][:], b.mode[i][:])
 	}
@@ -159,11 +161,23 @@ func (s *session) openUnit() {
 	if s.hardEnd != 0 {
 		s.unitEnd = s.hardEnd
 	}
-	if s.spec.unitsAreHard && s.hardEnd == 0 {
-		s.pred.unit(s.pos, s.unitEnd, true)
-	} else {
-		s.pred.unit(s.pos, s.unitEnd, s.hardEnd != 0)
+	literals := false
+	if s.spec.unitsAreHard {
+		// These encoders give up matches altogether where there are few.
+		literals = s.c.flag(&b.literals, s.onlyLiterals())
 	}
+	s.pred.unit(s.pos, s.unitEnd, s.hardEnd != 0, literals)
+}
+
+// onlyLiterals says whether the unit that has been opened is known to have no match.
+func (s *session) onlyLiterals() bool {
+	n := min(int64(len(s.rest)), s.unitEnd-s.pos)
+	for _, t := range s.rest[:n] {
+		if t >= 1<<16 {
+			return false
+		}
+	}
+	return n > 0 && s.pos+n == s.unitEnd
 }
 
 // reached is called when the position has moved on: at a hard end the encoder may
@@ -173,7 +187,7 @@ func (s *session) reached() {
 		s.interval, s.lastStop = s.hardEnd-s.lastStop, s.hardEnd
 		s.hardEnd = 0
 		if s.spec.restarts {
-			s.pred.restart(s.pos, s.spec.dict)
+			s.pred.restart(s.pos, s.dictionary())
 		}
 	}
 }
@@ -236,4 +250,16 @@ func (s *session) finish(crc uint32, plain int64) error {
 		return corrupt("the result is not what was taken apart")
 	}
 	return nil
+}
+
+// dictionary is how much an encoder that begins anew remembers.
+func (s *session) dictionary() int {
+	dict := s.spec.dict
+	if s.interval >= int64(dict) {
+		return dict
+	}
+	if s.spec.unitsAreHard {
+		return 0 // these remember all of it or nothing
+	}
+	return int(s.interval)
 }

@@ -12,7 +12,12 @@ type spec struct {
 	dict         int   // remembering so much
 }
 
-const softUnit = 32 << 10
+const (
+	softUnit  = 32 << 10
+	goMargin  = 15
+	kpMargin  = 11
+	pgzipDict = 16 << 10
+)
 
 var specs = makeSpecs()
 
@@ -36,8 +41,8 @@ func makeSpecs() []spec {
 	for i, p := range zlib {
 		name := "zlib -" + string(rune('1'+i))
 		build := func(w *window) predictor { return newZlibPredictor(w, p) }
-		add(spec{name: name, predictor: build, unit: softUnit})
 		add(spec{name: name + " in pieces", predictor: build, unit: softUnit, restarts: true, dict: maxDistance})
+		add(spec{name: name, predictor: build, unit: softUnit})
 	}
 	goLevels := []goParams{
 		{0, 16, 8, 5},
@@ -54,6 +59,29 @@ func makeSpecs() []spec {
 			name: "go -" + string(rune('2'+i)), unit: softUnit,
 			predictor: func(w *window) predictor { return newGoPredictor(w, p) },
 		})
+	}
+	fast := func(name string, margin int, level func() fastLevel) spec {
+		return spec{name: name, unit: fastUnit, unitsAreHard: true, predictor: func(w *window) predictor {
+			return &fastPredictor{win: w, level: level(), margin: margin, extend: margin == kpMargin}
+		}}
+	}
+	add(fast("go -1", goMargin, func() fastLevel { return new(goFast) }))
+	for _, l := range []struct {
+		name string
+		make func() fastLevel
+	}{
+		{"klauspost -1", func() fastLevel { return &kpPairs{table: make([]uint32, 1<<15), bits: 15} }},
+		{"klauspost -2", func() fastLevel { return &kpPairs{table: make([]uint32, 1<<17), bits: 17, dense: true} }},
+		{"klauspost -3", func() fastLevel { return new(kpTwo) }},
+		{"klauspost -4", func() fastLevel { return new(kpLong) }},
+		{"klauspost -4 since 1.18", func() fastLevel { return &kpLong{astray: true} }},
+		{"klauspost -5", func() fastLevel { return new(kpLongTwo) }},
+		{"klauspost -6", func() fastLevel { return &kpLongTwo{six: true} }},
+	} {
+		s, pieces := fast(l.name, kpMargin, l.make), fast("pgzip: "+l.name, kpMargin, l.make)
+		pieces.restarts, pieces.dict = true, pgzipDict
+		add(pieces)
+		add(s)
 	}
 	return all
 }

@@ -10,9 +10,9 @@ type window struct {
 }
 
 const (
-	// history is what stays before keep: a match may reach 32 KiB back, and
-	// predictors look a little further.
-	history = 2 * maxDistance
+	// history is what stays before keep: a match may reach 32 KiB back, but some
+	// encoders compare with what is further away, by mistake.
+	history = fastHistory + maxDistance
 	// lookahead is what predictors may see after the current position, if there is
 	// that much.
 	lookahead = 1 << 17

@@ -34,7 +34,7 @@ func (z *zlibPredictor) restart(pos int64, dict int) {
 	z.pendPos = -1
 }
 
-func (z *zlibPredictor) unit(_, end int64, hard bool) {
+func (z *zlibPredictor) unit(_, end int64, hard, _ bool) {
 	z.end = 1 << 62
 	if hard {
 		z.end = end
