@@ -21,6 +21,13 @@ func helpers() map[string]func([]string) error {
 		"helper-readall":  readAll,
 		"helper-randstat": randStat,
 		"helper-seqread":  seqRead,
+
+		"helper-create":    createFiles,
+		"helper-rename":    renameFiles,
+		"helper-seqwrite":  seqWrite,
+		"helper-randwrite": randWrite,
+		"helper-append":    appendLines,
+		"helper-readsub":   readSub,
 	}
 }
 

@@ -97,6 +97,7 @@ func rows() []row {
 		{"100 layers", nil, (*bench).hundred},
 		{"sequential", []string{"root", "fuse-overlayfs"}, (*bench).sequential},
 		{"tar out", []string{"root"}, (*bench).tarOut},
+		{"containers", []string{"root", "fuse-overlayfs", "git"}, (*bench).containers},
 		{"memory", nil, (*bench).memory},
 		{"disk", nil, (*bench).disk},
 		{"disk of 20", nil, (*bench).diskOf20},
