@@ -27,7 +27,7 @@ type mountOptions struct {
 	dir        string
 	image      string
 	container  string
-	driver     string // of a container: auto, overlay
+	driver     string // of a container: auto, fuse or overlay
 	foreground bool
 	nonEmpty   bool
 	fs         layerfs.Options
@@ -61,7 +61,7 @@ Examples:
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "serve in this process; end with Ctrl-C or SIGTERM"},
 			&cli.StringFlag{Name: "image", Usage: "mount the files of the image `NAME` alone"},
 			&cli.StringFlag{Name: "container", Usage: "mount the files of the container `NAME` alone, to write into them"},
-			&cli.StringFlag{Name: "driver", Value: "auto", Usage: "with --container: `WHO` shows it, auto or overlay (the kernel, where it may)"},
+			&cli.StringFlag{Name: "driver", Value: "auto", Usage: "with --container: `WHO` shows it: auto, fuse or overlay (the kernel, where it may)"},
 			&cli.StringFlag{Name: "idmap", Usage: "owners of the files: auto, none, squash or `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "none for root, auto for others"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, suid, dev, noexec, nonempty and those of fstab"},
@@ -159,6 +159,9 @@ func (e *env) mount(ctx context.Context, o *mountOptions) error {
 	}
 	args, err := e.serverArgs(o, dir)
 	if err != nil {
+		return err
+	}
+	if err := e.warnReadOnly(ctx, o); err != nil {
 		return err
 	}
 	_, err = control.Spawn(ctx, args, reg.LogPath(dir))

@@ -17,9 +17,11 @@ const (
 	driverOverlay = "overlay"
 )
 
-var drivers = []string{driverAuto, driverOverlay}
+var drivers = []string{driverAuto, driverFuse, driverOverlay}
 
-// chooseDriver decides who shows what is mounted.
+// chooseDriver decides who shows what is mounted. The kernel's overlayfs is faster
+// where it can be had; while another process writes into a container only layerfs can
+// show it, for reading.
 func (o *mountOptions) chooseDriver(ctx context.Context, st *layers.Store) error {
 	if o.container == "" {
 		o.driver = driverFuse
@@ -29,10 +31,17 @@ func (o *mountOptions) chooseDriver(ctx context.Context, st *layers.Store) error
 	if err != nil {
 		return err
 	}
-	if err := layerfs.OverlayPossible(st, c); err != nil {
+	if o.driver == driverFuse {
+		return nil
+	}
+	err = layerfs.OverlayPossible(st, c)
+	if o.driver == driverOverlay {
 		return err
 	}
-	o.driver = driverOverlay
+	o.driver = driverFuse
+	if _, taken := st.ContainerWriter(c.ID); err == nil && !taken {
+		o.driver = driverOverlay
+	}
 	return nil
 }
 
@@ -41,7 +50,28 @@ func (o *mountOptions) startContainer(st *layers.Store, dir string) (served, err
 	if err != nil {
 		return nil, err
 	}
-	return layerfs.MountOverlay(st, c, dir, &o.fs)
+	if o.driver == driverOverlay {
+		return layerfs.MountOverlay(st, c, dir, &o.fs)
+	}
+	return layerfs.MountContainer(st, c.ID, dir, &o.fs)
+}
+
+// warnReadOnly says that a container that is about to be mounted can only be read.
+func (e *env) warnReadOnly(ctx context.Context, o *mountOptions) error {
+	if o.container == "" || o.driver == driverOverlay {
+		return nil
+	}
+	st, err := e.viewStore()
+	if err != nil {
+		return err
+	}
+	c, err := st.Container(ctx, o.container)
+	if err == nil {
+		if who, taken := st.ContainerWriter(c.ID); taken {
+			e.warn("container %s can only be read here: %s writes into it", c.Name(), who)
+		}
+	}
+	return errors.Join(err, st.Close())
 }
 
 // cleanDeadOverlay takes away overlays on dir whose process has died: they still
