@@ -3,6 +3,7 @@ package layers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -85,4 +86,33 @@ func addRepository(out map[digest.Digest][]string, wanted map[digest.Digest]bool
 			}
 		}
 	}
+}
+
+// Missing returns how many layers of a manifest the store cannot give as they are
+// there, and the sum of their sizes: what a pull of it would fetch.
+func (s *Store) Missing(ctx context.Context, m ocispec.Manifest) (count int, size int64, err error) {
+	err = s.index.View(ctx, func(tx *index.Tx) error {
+		count, size = 0, 0
+		seen := map[digest.Digest]bool{}
+		for _, l := range m.Layers {
+			if seen[l.Digest] {
+				continue
+			}
+			seen[l.Digest] = true
+			f, err := tx.Form(sumOf(l.Digest))
+			if errors.Is(err, index.ErrNotFound) {
+				_, err = tx.Layer(l.Digest)
+			} else if err == nil && f.How == index.FormGone {
+				err = index.ErrNotFound
+			}
+			switch {
+			case errors.Is(err, index.ErrNotFound):
+				count, size = count+1, size+l.Size
+			case err != nil:
+				return err
+			}
+		}
+		return nil
+	})
+	return count, size, err
 }

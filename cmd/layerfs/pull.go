@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -20,6 +21,7 @@ type pullOptions struct {
 	allPlatforms bool
 	dryRun       bool
 	quiet        bool
+	dropBlobs    bool
 	registry     *registry.Options
 	maxSize      int64
 	out          io.Writer
@@ -32,22 +34,26 @@ func pullCommand(e *env) *cli.Command {
 		Usage:     "bring images from a registry into the store",
 		UsageText: "layerfs pull [flags] NAME...",
 		Description: `NAME is a reference with its registry, or a short name, which the aliases and the
-unqualified-search-registries of registries.conf complete. A pull that was
-interrupted goes on where it stopped; layers that the store has are not fetched.
-Prints the ID of each image.
+unqualified-search-registries of registries.conf complete; or oci:DIR[:NAME],
+oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR. The signature policy of
+containers tools (policy.json) decides what may come in. A pull that was interrupted
+goes on where it stopped; layers that the store has are not fetched. Prints the ID of
+each image.
 
 Examples:
    layerfs pull docker.io/library/alpine:3.20
    layerfs pull docker://localhost:5000/me/app:1      # loopback registries need no TLS
    layerfs pull --platform linux/arm64 quay.io/podman/hello
    layerfs pull --creds me:secret registry.example.com/team/app@sha256:0123…
-   layerfs pull --dry-run docker.io/library/debian    # can it be pulled? fetches no layer`,
+   layerfs pull --dry-run docker.io/library/debian    # can it be pulled? fetches no layer
+   layerfs pull oci:layout:v1`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]` instead of this machine's"},
 			&cli.BoolFlag{Name: "all-platforms", Usage: "pull the images of all platforms; the name goes to this machine's"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "fetch manifest and config only and say what would be pulled"},
 			&cli.StringFlag{Name: "signature-policy", Usage: "`FILE` instead of the policy.json of containers tools"},
 			&cli.StringFlag{Name: "max-size", Usage: "refuse images whose layers have more than `SIZE` uncompressed, such as 10GB"},
+			&cli.BoolFlag{Name: "keep-blobs", Value: true, Usage: "keep the layers as they came too; without, less space is needed, but the image may go out with another digest"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
 		}, registryFlags()...),
 		Action: func(c *cli.Context) error {
@@ -68,7 +74,7 @@ func (e *env) pullOptions(c *cli.Context) (*pullOptions, error) {
 	}
 	o := &pullOptions{
 		refs: c.Args().Slice(), allPlatforms: c.Bool("all-platforms"), dryRun: c.Bool("dry-run"),
-		quiet: c.Bool("quiet"), out: e.stdout, progress: e.stderr,
+		quiet: c.Bool("quiet"), dropBlobs: !c.Bool("keep-blobs"), out: e.stdout, progress: e.stderr,
 	}
 	var err error
 	if o.registry, err = registryOptions(c); err != nil {
@@ -97,14 +103,23 @@ func platformFlag(c *cli.Context) (*ocispec.Platform, error) {
 // pull brings images into the store and prints their IDs.
 func pull(ctx context.Context, o *pullOptions, st *layers.Store) error {
 	for _, ref := range o.refs {
-		if err := o.one(ctx, st, ref); err != nil {
+		l, err := parseLocation(ref)
+		if err != nil {
+			return err
+		}
+		if l != nil {
+			err = o.pullLocation(ctx, st, l)
+		} else {
+			err = o.pullRemote(ctx, st, ref)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *pullOptions) one(ctx context.Context, st *layers.Store, ref string) error {
+func (o *pullOptions) pullRemote(ctx context.Context, st *layers.Store, ref string) error {
 	var p *progress
 	ro := *o.registry
 	if !o.quiet && !o.dryRun {
@@ -112,15 +127,7 @@ func (o *pullOptions) one(ctx context.Context, st *layers.Store, ref string) err
 		defer p.close()
 		ro.Progress = p.fetched
 	}
-	client, err := registry.New(&ro)
-	if err != nil {
-		return err
-	}
-	names, err := client.Resolve(strings.TrimPrefix(ref, registryScheme))
-	if err != nil {
-		return err
-	}
-	remote, err := client.FindAny(ctx, names)
+	remote, err := findRemote(ctx, &ro, ref)
 	if err != nil {
 		return err
 	}
@@ -129,17 +136,66 @@ func (o *pullOptions) one(ctx context.Context, st *layers.Store, ref string) err
 		return err
 	}
 	for _, c := range chosen {
-		lo := &layers.LoadOptions{Names: []string{c.name}, MaxBytes: o.maxSize}
-		if p != nil {
-			p.restart()
-			lo.Progress = p.layer
+		if o.dryRun {
+			err = o.check(ctx, st, remote, c)
+		} else {
+			err = o.fetch(ctx, st, remote, c, p)
 		}
-		img, err := remote.Pull(ctx, st, c.Instance, lo)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		fmt.Fprintln(o.out, img.ID.Encoded())
 	}
+	return nil
+}
+
+// findRemote asks the registries that a name may mean.
+func findRemote(ctx context.Context, o *registry.Options, ref string) (*registry.Remote, error) {
+	client, err := registry.New(o)
+	if err != nil {
+		return nil, err
+	}
+	names, err := client.Resolve(strings.TrimPrefix(ref, registryScheme))
+	if err != nil {
+		return nil, err
+	}
+	return client.FindAny(ctx, names)
+}
+
+func (o *pullOptions) fetch(ctx context.Context, st *layers.Store, remote *registry.Remote, c pullItem, p *progress) error {
+	lo := &layers.LoadOptions{Names: []string{c.name}, MaxBytes: o.maxSize, DropBlobs: o.dropBlobs}
+	if p != nil {
+		p.restart()
+		lo.Progress = p.layer
+	}
+	img, err := remote.Pull(ctx, st, c.Instance, lo)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(o.out, img.ID.Encoded())
+	return nil
+}
+
+// check says what a pull would bring, after asking all that a pull asks first.
+func (o *pullOptions) check(ctx context.Context, st *layers.Store, remote *registry.Remote, c pullItem) error {
+	raw, _, err := remote.Describe(ctx, c.Instance)
+	if err != nil {
+		return err
+	}
+	return o.report(ctx, st, c.name, raw)
+}
+
+// report says which layers of a manifest are not in the store.
+func (o *pullOptions) report(ctx context.Context, st *layers.Store, name string, manifest []byte) error {
+	var m ocispec.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return err
+	}
+	missing, bytes, err := st.Missing(ctx, m)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "Would pull %s: image %s, %d of %d layers to fetch, %s\n",
+		name, short(string(m.Config.Digest), false), missing, len(m.Layers), size(bytes))
 	return nil
 }
 

@@ -35,6 +35,3 @@ func registryOptions(c *cli.Context) (*registry.Options, error) {
 	}
 	return o, nil
 }
-
-// registryScheme is how a reference says that it is in a registry.
-const registryScheme = "docker://"

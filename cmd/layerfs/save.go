@@ -44,8 +44,8 @@ Examples:
    layerfs save --format oci-dir --compression zstd -o smaller alpine
    layerfs save alpine | ssh host podman load`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, or for oci-dir to the new directory, instead of standard output"},
-			&cli.StringFlag{Name: "format", Value: "docker-archive", Usage: "`FORMAT`: docker-archive, oci-archive or oci-dir"},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, or for oci-dir and dir to the new directory, instead of standard output"},
+			&cli.StringFlag{Name: "format", Value: "docker-archive", Usage: "`FORMAT`: docker-archive, oci-archive, oci-dir or dir"},
 			&cli.StringFlag{Name: "compression", Value: "keep", Usage: "`COMPRESSION` of layers in OCI formats: keep, none, gzip or zstd"},
 		},
 		BashComplete: completeNames(e),
@@ -71,7 +71,7 @@ Examples:
 			if o.output == "-" {
 				o.output = ""
 			}
-			if o.output == "" && format == archive.FormatOCIDir {
+			if o.output == "" && (format == archive.FormatOCIDir || format == archive.FormatSkopeoDir) {
 				return usagef("a directory cannot go to standard output; name it with -o DIR")
 			}
 			if o.output == "" && terminalWidth(e.stdout) > 0 {
@@ -91,8 +91,15 @@ func save(ctx context.Context, o *saveOptions, st *layers.Store) error {
 		return err
 	}
 	wo := &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Changed: o.changed}
-	if o.format == archive.FormatOCIDir {
+	switch o.format {
+	case archive.FormatOCIDir:
 		return archive.WriteDir(ctx, o.output, images, wo)
+	case archive.FormatSkopeoDir:
+		if len(images) > 1 {
+			return usagef("a directory of the format dir holds one image")
+		}
+		_, err := archive.WriteSkopeoDir(ctx, o.output, images[0], wo)
+		return err
 	}
 	return writeOutput(o.output, o.out, func(w io.Writer) error {
 		return archive.Write(ctx, w, o.format, images, wo)

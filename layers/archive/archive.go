@@ -100,7 +100,8 @@ func (f *file) Close() error {
 	return f.closer.Close()
 }
 
-// Open opens the archive at path: a file, an OCI layout directory, or "-" for
+// Open opens the archive at path: a file, an OCI layout directory, a directory of the
+// dir: transport of containers tools, or "-" for
 // Options.Stdin. The caller closes it.
 //
 // It returns ErrNotArchive, ErrUnsupported, ErrDamaged, ErrVerification, ErrTooLarge or
@@ -128,8 +129,12 @@ func (a *Archive) open(path string, o *Options) error {
 		if err != nil {
 			return err
 		}
-		a.files = d
-		a.format = FormatOCIDir
+		if d.isSkopeoDir() {
+			sd := &skopeoDir{layoutDir: d}
+			a.files, a.format = sd, FormatSkopeoDir
+			return a.readSkopeoDir(sd)
+		}
+		a.files, a.format = d, FormatOCIDir
 		return a.readOCI()
 	}
 	t, err := openTar(path, a.name, o)

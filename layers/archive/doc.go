@@ -1,6 +1,6 @@
 // Package archive reads and writes images in files: docker-archives as docker
 // before 25 and since 25, podman, skopeo and others write them, OCI archives and
-// OCI layout directories. What a file is, and how it is compressed, is found out by
+// OCI layout directories, and directories of the dir: transport. What a file is, and how it is compressed, is found out by
 // its content.
 //
 // # Reading

@@ -11,10 +11,11 @@ const (
 	FormatDockerArchive        // a tar with manifest.json and uncompressed layers
 	FormatOCIArchive           // a tar of an OCI layout
 	FormatOCIDir               // an OCI layout directory
+	FormatSkopeoDir            // a directory of the dir: transport of containers tools
 )
 
 // formatNames has the names of the formats from FormatDockerArchive on.
-var formatNames = [...]string{"docker-archive", "oci-archive", "oci-dir"}
+var formatNames = [...]string{"docker-archive", "oci-archive", "oci-dir", "dir"}
 
 // String returns the name of the format, as ParseFormat takes it.
 func (f Format) String() string {
@@ -31,5 +32,5 @@ func ParseFormat(name string) (Format, error) {
 			return Format(i + 1), nil
 		}
 	}
-	return FormatUnset, fmt.Errorf("format %q is not known; use docker-archive, oci-archive or oci-dir", name)
+	return FormatUnset, fmt.Errorf("format %q is not known; use docker-archive, oci-archive, oci-dir or dir", name)
 }

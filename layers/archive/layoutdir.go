@@ -45,8 +45,8 @@ func (d *layoutDir) check() error {
 	switch {
 	case layout && index:
 		return nil
-	case d.has("manifest.json") && d.has("version"):
-		return fmt.Errorf("%s: %w: it is a directory of skopeo's dir: transport; convert it with `skopeo copy dir:%s oci:NEW`", d.name, ErrUnsupported, d.name)
+	case d.isSkopeoDir():
+		return nil
 	case d.has("manifest.json"):
 		return fmt.Errorf("%s: %w: it looks like an unpacked docker-archive; pack it with `tar -C %s -cf NEW.tar .`", d.name, ErrUnsupported, d.name)
 	case layout:

@@ -22,6 +22,9 @@ type SaveImage struct {
 	// Names are normalized references; an image may have none. What has no tag is
 	// left out where a format has no place for it.
 	Names []string
+	// RefName is put into the index of OCI formats as the reference name, alone, instead
+	// of the names.
+	RefName string
 	// Manifest is the image's manifest as it came, Desc its descriptor.
 	Manifest []byte
 	Desc     ocispec.Descriptor
@@ -126,7 +129,7 @@ func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, 
 			return err
 		}
 	default:
-		return fmt.Errorf("format %v cannot be written as a stream; oci-dir needs WriteDir", format)
+		return fmt.Errorf("format %v cannot be written as a stream; directories need WriteDir or WriteSkopeoDir", format)
 	}
 	return s.end()
 }

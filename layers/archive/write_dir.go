@@ -16,13 +16,22 @@ import (
 // empty; otherwise the error wraps fs.ErrExist. The directory appears whole and synced
 // or not at all: it is written beside its place and renamed. The same images give
 // the same files; o.TempDir is not used.
-func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptions) (err error) {
+func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptions) error {
 	if o == nil {
 		o = &WriteOptions{}
 	}
 	if len(images) == 0 {
 		return fmt.Errorf("%w to write", ErrNoImage)
 	}
+	return writeWholeDir(dir, []string{"blobs/sha256", "blobs"}, func(s *dirSink) error {
+		return writeOCI(ctx, s, images, o)
+	})
+}
+
+// writeWholeDir has fill write the files of a directory that nobody knows, with the
+// directories subs in it, the deepest first, and gives it its name when all is on the
+// disk.
+func writeWholeDir(dir string, subs []string, fill func(s *dirSink) error) (err error) {
 	dir = filepath.Clean(dir)
 	if err := wantFree(dir); err != nil {
 		return err
@@ -33,13 +42,15 @@ func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptio
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	s := &dirSink{root: filepath.Join(temp, "layout")}
-	if err := os.MkdirAll(filepath.Join(s.root, "blobs", "sha256"), 0o777); err != nil {
+	for _, d := range append(subs, ".") {
+		if err := os.MkdirAll(filepath.Join(s.root, d), 0o777); err != nil {
+			return err
+		}
+	}
+	if err := fill(s); err != nil {
 		return err
 	}
-	if err := writeOCI(ctx, s, images, o); err != nil {
-		return err
-	}
-	for _, d := range []string{"blobs/sha256", "blobs", "."} {
+	for _, d := range append(subs, ".") {
 		if err := syncDir(filepath.Join(s.root, d)); err != nil {
 			return err
 		}

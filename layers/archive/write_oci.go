@@ -84,6 +84,10 @@ func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descri
 
 // named returns the descriptors of a manifest for the index, one for each name.
 func named(img *SaveImage, desc ocispec.Descriptor) []ocispec.Descriptor {
+	if img.RefName != "" {
+		desc.Annotations = map[string]string{ocispec.AnnotationRefName: img.RefName}
+		return []ocispec.Descriptor{desc}
+	}
 	var descs []ocispec.Descriptor
 	for _, name := range img.Names {
 		if _, d, ok := strings.Cut(name, "@"); ok && d != desc.Digest.String() {
