@@ -36,7 +36,7 @@ func (o *Outgoing) Manifest(context.Context) ([]byte, ocispec.Descriptor, error)
 // Blob opens the config or a layer blob. It returns ErrBlobGone when a layer came as
 // this blob, but only its content was kept.
 func (o *Outgoing) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if desc.Digest != o.img.ID {
+	if desc.Digest != o.img.Config.Digest {
 		return o.s.OpenLayerBlob(ctx, desc)
 	}
 	raw, err := o.s.Blob(desc.Digest)
