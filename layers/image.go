@@ -116,9 +116,26 @@ func layerSizes(tx *index.Tx) (map[digest.Digest]int64, error) {
 // Image finds an image by a name, its ID, or an abbreviation of its ID that only
 // it has. It returns ErrImageUnknown, or ErrAmbiguous with the candidates.
 func (s *Store) Image(ctx context.Context, nameOrID string) (*Image, error) {
+	return s.findImage(ctx, func(tx *index.Tx) (index.Image, error) {
+		img, _, err := resolve(tx, nameOrID)
+		return img, err
+	})
+}
+
+// ImageByID finds an image by its ID, or the beginning of its ID that only it has; what
+// looks like one and is a name is not considered. It returns ErrImageUnknown, or
+// ErrAmbiguous with the candidates.
+func (s *Store) ImageByID(ctx context.Context, id string) (*Image, error) {
+	return s.findImage(ctx, func(tx *index.Tx) (index.Image, error) {
+		img, err := resolvePrefix(tx, strings.TrimPrefix(id, "sha256:"))
+		return img, unknownImage(err, id)
+	})
+}
+
+func (s *Store) findImage(ctx context.Context, look func(*index.Tx) (index.Image, error)) (*Image, error) {
 	var out *Image
 	st, err := s.index.find(ctx, func(tx *index.Tx) error {
-		img, _, err := resolve(tx, nameOrID)
+		img, err := look(tx)
 		if err != nil {
 			return err
 		}

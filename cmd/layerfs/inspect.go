@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/registry"
 )
 
 // inspectOptions are the flags of inspect.
@@ -21,6 +22,8 @@ type inspectOptions struct {
 	format   string
 	raw      bool
 	manifest bool
+	platform *ocispec.Platform
+	registry *registry.Options
 	out      io.Writer
 }
 
@@ -31,18 +34,21 @@ func inspectCommand(e *env) *cli.Command {
 		UsageText: "layerfs inspect [flags] NAME...",
 		Description: `Prints a JSON array with one object for each NAME, in the fields of "podman image
 inspect" (Id, RepoTags, RepoDigests, Created, Config, RootFS, History, …); for a
-layer, named by its DiffID, the fields of "layers --format json".
+layer, named by its DiffID, the fields of "layers --format json". docker://NAME is an
+image in a registry, of which the manifest and the config are fetched and no layer.
 
 Examples:
    layerfs inspect alpine
    layerfs inspect --format '{{.Config.Cmd}}' alpine
    layerfs inspect --raw alpine | sha256sum      # the config as received: the image's ID
-   layerfs inspect --raw --manifest alpine`,
-		Flags: []cli.Flag{
+   layerfs inspect --raw --manifest alpine
+   layerfs inspect docker://docker.io/library/alpine:3.20`,
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "`FORMAT`: json or a Go template"},
 			&cli.BoolFlag{Name: "raw", Usage: "print the bytes of the config as they were received"},
 			&cli.BoolFlag{Name: "manifest", Usage: "with --raw: the bytes of the manifest"},
-		},
+			&cli.StringFlag{Name: "platform", Usage: "of an image in a registry the one for `OS/ARCH[/VARIANT]`"},
+		}, registryFlags()...),
 		BashComplete: completeNames(e),
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 1, -1, "NAME of an image or layer"); err != nil {
@@ -54,6 +60,13 @@ Examples:
 			}
 			if o.manifest && !o.raw {
 				return usagef("--manifest needs --raw")
+			}
+			var err error
+			if o.registry, err = registryOptions(c); err != nil {
+				return err
+			}
+			if o.platform, err = platformFlag(c); err != nil {
+				return err
 			}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
 				return inspect(ctx, o, st)
@@ -71,7 +84,7 @@ type imageReport struct {
 	RepoDigests  []string
 	Comment      string
 	Created      *time.Time
-	Loaded       time.Time
+	Loaded       *time.Time `json:",omitempty"` // nil for what is in a registry
 	Author       string
 	Architecture string
 	Variant      string `json:",omitempty"`
@@ -95,6 +108,14 @@ type rootFS struct {
 func inspect(ctx context.Context, o *inspectOptions, st *layers.Store) error {
 	reports := []any{}
 	for _, item := range o.items {
+		if isRemote(item) {
+			report, err := o.remote(ctx, item)
+			if err != nil {
+				return err
+			}
+			reports = append(reports, report)
+			continue
+		}
 		img, layer, err := find(ctx, st, item)
 		if err != nil {
 			return err
@@ -181,36 +202,34 @@ func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport
 	if err != nil {
 		return nil, err
 	}
-	var config ocispec.Image
-	if err := json.Unmarshal(raw, &config); err != nil {
+	r, err := reportConfig(raw)
+	if err != nil {
 		return nil, fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, img.ID, err)
 	}
 	m := manifestFor(img, item)
-	r := &imageReport{
-		Store: img.Store,
-		Id:    img.ID.Encoded(), Digest: m.Digest, ManifestType: m.MediaType,
-		RepoTags: []string{}, RepoDigests: []string{},
-		Created: config.Created, Loaded: img.Loaded, Author: config.Author, Architecture: config.Architecture,
-		Variant: config.Variant, Os: config.OS, Size: img.Size, Labels: config.Config.Labels, Config: config.Config,
-		RootFS: rootFS{Type: "layers", Layers: img.Layers}, History: config.History,
-	}
-	if n := len(config.History); n > 0 {
-		r.Comment = config.History[n-1].Comment
-	}
+	r.Store, r.Id, r.Digest, r.ManifestType = img.Store, img.ID.Encoded(), m.Digest, m.MediaType
+	r.RepoTags, r.RepoDigests, r.Size, r.RootFS.Layers = img.RepoTags(), img.RepoDigests(), img.Size, img.Layers
+	r.Loaded = &img.Loaded
 	for _, m := range img.Manifests {
 		r.Manifests = append(r.Manifests, m.Descriptor.Digest)
 	}
-	seen := map[string]bool{}
-	for _, n := range img.Names {
-		repository, tag, _ := layers.SplitName(n.Name)
-		if tag != "" {
-			r.RepoTags = append(r.RepoTags, n.Name)
-		}
-		byDigest := repository + "@" + string(n.Manifest.Digest)
-		if !seen[byDigest] {
-			seen[byDigest] = true
-			r.RepoDigests = append(r.RepoDigests, byDigest)
-		}
+	return r, nil
+}
+
+// reportConfig fills what the config of an image says.
+func reportConfig(raw []byte) (*imageReport, error) {
+	var config ocispec.Image
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return nil, err
+	}
+	r := &imageReport{
+		RepoTags: []string{}, RepoDigests: []string{},
+		Created: config.Created, Author: config.Author, Architecture: config.Architecture,
+		Variant: config.Variant, Os: config.OS, Labels: config.Config.Labels, Config: config.Config,
+		RootFS: rootFS{Type: "layers", Layers: config.RootFS.DiffIDs}, History: config.History,
+	}
+	if n := len(config.History); n > 0 {
+		r.Comment = config.History[n-1].Comment
 	}
 	return r, nil
 }

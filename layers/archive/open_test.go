@@ -162,7 +162,8 @@ func TestNotArchive(t *testing.T) {
 func TestNotLayout(t *testing.T) {
 	for want, members := range map[string][]member{
 		"neither":            {{name: "x"}},
-		"skopeo":             {{name: "manifest.json"}, {name: "version"}},
+		"schema 1":           {{name: "manifest.json", data: []byte(`{"schemaVersion": 1}`)}, {name: "version"}},
+		"end of JSON":        {{name: "manifest.json"}, {name: "version"}},
 		"unpacked":           {{name: "manifest.json"}},
 		"without index.json": {{name: "oci-layout"}},
 		"not oci-layout":     {{name: "index.json"}},

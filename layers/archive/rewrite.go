@@ -30,13 +30,11 @@ func Rewrite(ctx context.Context, img SaveImage, o *WriteOptions) (*Rewritten, e
 	}
 	r := &Rewritten{blobs: map[string]*os.File{}}
 	w := &ociWriter{s: stageSink{r, o.TempDir}, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
-	img.Names = nil
 	descs, err := w.image(ctx, &img)
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.desc = descs[0]
-	r.desc.Platform = nil
+	r.desc = ocispec.Descriptor{MediaType: descs[0].MediaType, Digest: descs[0].Digest, Size: descs[0].Size}
 	return r, nil
 }
 
