@@ -22,11 +22,12 @@ type RemoveOptions struct {
 
 // Removed is what a removal removed, or would remove.
 type Removed struct {
-	Untagged []string        `json:"untagged"` // names
-	Deleted  []digest.Digest `json:"deleted"`  // IDs of images
-	Records  []string        `json:"records"`  // IDs of layer records, from the top down
-	Layers   []digest.Digest `json:"layers"`   // DiffIDs of layers that nothing else needs
-	Freed    int64           `json:"freed"`    // bytes on disk, other garbage included
+	Untagged   []string        `json:"untagged"`             // names
+	Deleted    []digest.Digest `json:"deleted"`              // IDs of images
+	Records    []string        `json:"records"`              // IDs of layer records, from the top down
+	Containers []string        `json:"containers,omitempty"` // IDs of containers
+	Layers     []digest.Digest `json:"layers"`               // DiffIDs of layers that nothing else needs
+	Freed      int64           `json:"freed"`                // bytes on disk, other garbage included
 	// Deferred says that the space is left to a collection that is running.
 	Deferred bool `json:"deferred"`
 	// InUse are layers that somebody, such as a mount, still has open. Their space is
@@ -118,7 +119,7 @@ func (s *Store) remove(ctx context.Context, purpose string, dryRun bool, n int, 
 			failed = append(failed, s.explainReadOnly(ctx, err))
 		}
 	}
-	if len(sum.Deleted)+len(sum.Records)+len(sum.Layers) > 0 {
+	if len(sum.Deleted)+len(sum.Records)+len(sum.Layers) > 0 { // a name alone frees nothing
 		failed = append(failed, s.free(ctx, sum, dryRun))
 	}
 	return sum, errors.Join(failed...)

@@ -22,6 +22,10 @@ type Image struct {
 	Names []index.Name `json:"names"`
 	// Size is the sum of the sizes of the files in the layers, in bytes.
 	Size int64 `json:"size"`
+	// Unique and Shared are the parts of Size in layers that no other image has, and in
+	// those that others have too; only Store.Images fills them in.
+	Unique int64 `json:"unique"`
+	Shared int64 `json:"shared"`
 	// Store is the root of the additional store that has the image, which can only be
 	// changed there; empty for an image of this store.
 	Store string `json:"store,omitempty"`
@@ -72,36 +76,54 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 
 // readImages reads the images of one store.
 func readImages(ctx context.Context, st lower, root string) ([]Image, error) {
-	var images []Image
-	err := st.view(ctx, func(tx *index.Tx) error {
-		images = images[:0]
-		names, err := namesByImage(tx)
+	var raws, names []index.Raw
+	var sizes map[digest.Digest]int64
+	var use map[index.Sum]layerUse
+	err := st.view(ctx, func(tx *index.Tx) (err error) {
+		raws, names = raws[:0], names[:0]
+		if sizes, err = layerSizes(tx); err != nil {
+			return err
+		}
+		if use, err = readUse(tx); err != nil {
+			return err
+		}
+		err = tx.EachRawName(func(n index.Raw) error { names = append(names, n); return nil })
 		if err != nil {
 			return err
 		}
-		sizes, err := layerSizes(tx)
-		if err != nil {
-			return err
-		}
-		return tx.EachImage(func(img index.Image) error {
-			out := Image{Image: img, Names: names[img.ID], Store: root}
-			for _, d := range img.Layers {
-				out.Size += sizes[d]
-			}
-			images = append(images, out)
-			return nil
-		})
+		return tx.EachRawImage(func(img index.Raw) error { raws = append(raws, img); return nil })
 	})
-	return images, err
+	if err != nil {
+		return nil, err
+	}
+	// Decoding takes ten times as long, and nobody needs to wait for it.
+	named, err := namesByImage(names)
+	if err != nil {
+		return nil, err
+	}
+	var images []Image
+	for _, raw := range raws {
+		img, err := raw.DecodeImage()
+		if err != nil {
+			return nil, err
+		}
+		out := Image{Image: img, Names: named[img.ID], Store: root}
+		out.addShares(sizes, use)
+		images = append(images, out)
+	}
+	return images, nil
 }
 
-func namesByImage(tx *index.Tx) (map[digest.Digest][]index.Name, error) {
+func namesByImage(raws []index.Raw) (map[digest.Digest][]index.Name, error) {
 	names := map[digest.Digest][]index.Name{}
-	err := tx.EachName(func(n index.Name) error {
+	for _, raw := range raws {
+		n, err := raw.DecodeName()
+		if err != nil {
+			return nil, err
+		}
 		names[n.Image] = append(names[n.Image], n)
-		return nil
-	})
-	return names, err
+	}
+	return names, nil
 }
 
 func layerSizes(tx *index.Tx) (map[digest.Digest]int64, error) {

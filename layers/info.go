@@ -20,13 +20,15 @@ type Info struct {
 	Entries   int64 `json:"entries"`
 	TarBytes  int64 `json:"tar_bytes"`  // the uncompressed layers as tars
 	MetaBytes int64 `json:"meta_bytes"` // trees and split metadata
-	// On disk.
-	IndexBytes  int64 `json:"index_bytes"`
-	Objects     int64 `json:"objects"`
+	// File contents, each counted once, as the index has them.
+	IndexBytes  int64 `json:"index_bytes"` // of the index itself
+	Objects     int64 `json:"objects"`     // large files
 	ObjectBytes int64 `json:"object_bytes"`
 	Packs       int64 `json:"packs"`
+	PackedFiles int64 `json:"packed_files"` // small files
 	PackBytes   int64 `json:"pack_bytes"`
 	BlobBytes   int64 `json:"blob_bytes"` // manifests, configs
+	Sizes       Sizes `json:"sizes"`
 
 	Forms FormInfo `json:"forms"`
 	// Additional are the additional stores; the figures above are without them.
@@ -88,42 +90,29 @@ func (s *Store) OwnInfo(ctx context.Context) (*Info, error) {
 	if st, err := os.Stat(s.index.Path()); err == nil {
 		out.IndexBytes = st.Size()
 	}
-	out.Objects, out.ObjectBytes = usage(filepath.Join(s.root, "objects"))
-	out.Packs, out.PackBytes = usage(filepath.Join(s.root, "packs"))
-	_, out.BlobBytes = usage(filepath.Join(s.root, "blobs"))
-	out.BlobBytes = max(0, out.BlobBytes-out.Forms.KeptBytes-out.Forms.CorrectionBytes)
+	packs, err := os.ReadDir(filepath.Join(s.root, "packs"))
+	out.Packs = int64(len(packs))
+	if err != nil {
+		return nil, err
+	}
 	return out, nil
 }
 
 func (i *Info) addRecords(tx *index.Tx) error {
-	err := tx.EachImage(func(index.Image) error { i.Images++; return nil })
+	err := tx.EachRawImage(func(img index.Raw) error {
+		i.Images++
+		i.BlobBytes += img.Size + img.ManifestSize
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if err := tx.EachName(func(index.Name) error { i.Names++; return nil }); err != nil {
+	if err := tx.EachRawName(func(index.Raw) error { i.Names++; return nil }); err != nil {
 		return err
 	}
 	err = tx.EachForm(func(_ index.Sum, f index.Form) error { i.Forms.add(f); return nil })
 	if err != nil {
 		return err
 	}
-	return tx.EachLayer(func(l index.Layer) error {
-		i.Layers++
-		i.Entries += l.Entries
-		i.TarBytes += l.Size
-		i.MetaBytes += l.MetaBytes
-		return nil
-	})
-}
-
-// usage counts the regular files below dir and what they occupy on disk.
-func usage(dir string) (files, bytes int64) {
-	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			files++
-			bytes += diskUsage(path)
-		}
-		return nil
-	})
-	return files, bytes
+	return i.addSizes(tx)
 }

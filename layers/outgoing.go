@@ -56,7 +56,11 @@ func (s *Store) Repositories(ctx context.Context, blobs []digest.Digest) (map[di
 	var out map[digest.Digest][]string
 	err := s.index.View(ctx, func(tx *index.Tx) error {
 		out = map[digest.Digest][]string{}
-		names, err := namesByImage(tx)
+		names := map[digest.Digest][]index.Name{}
+		err := tx.EachName(func(n index.Name) error {
+			names[n.Image] = append(names[n.Image], n)
+			return nil
+		})
 		if err != nil {
 			return err
 		}

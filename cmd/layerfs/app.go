@@ -77,10 +77,12 @@ func commands(e *env) []*cli.Command {
 		imagesCommand(e), inspectCommand(e), historyCommand(e), layersCommand(e), existsCommand(e),
 		tagCommand(e), untagCommand(e), rmiCommand(e),
 		createCommand(e), containersCommand(e), rmCommand(e), renameCommand(e), labelCommand(e), containerCommand(e),
+		layerCommand(e), imageCommand(e),
+		metadataCommand(e), flagCommand(e), bigdataCommand(e), sizeCommand(e), deleteCommand(e),
 		changesCommand(e), diffsizeCommand(e), commitCommand(e), exportCommand(e),
 		whichCommand(e), findCommand(e), diffImagesCommand(e), whyCommand(e), duCommand(e),
-		mountCommand(e), umountCommand(e), mountsCommand(e), envCommand(e),
-		gcCommand(e), squeezeCommand(e), checkCommand(e), infoCommand(e), versionCommand(e),
+		mountCommand(e), umountCommand(e), mountsCommand(e), shutdownCommand(e), envCommand(e),
+		gcCommand(e), leaseCommand(e), squeezeCommand(e), wipeCommand(e), checkCommand(e), infoCommand(e), versionCommand(e), debugCommand(e),
 		doctorCommand(e), completionCommand(e), helpCommand(e),
 	}
 	for _, c := range list {

@@ -91,6 +91,10 @@ func exitCode(err error) int {
 	if errors.As(err, &s) && s.Code != 0 {
 		return s.Code
 	}
+	var cmd *commandError
+	if errors.As(err, &cmd) {
+		return cmd.code()
+	}
 	for _, e := range exitCodes {
 		if errors.Is(err, e.target) {
 			return e.code

@@ -20,6 +20,10 @@ type imagesOptions struct {
 	quiet    bool
 	noTrunc  bool
 	digests  bool
+	layer    string
+	sizes    bool
+	tree     bool
+	heads    bool
 	out      io.Writer
 }
 
@@ -41,26 +45,31 @@ Examples:
    layerfs images
    layerfs images -q --no-trunc debian
    layerfs images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
+   layerfs images --tree
    layerfs images --format json | jq '.[].layers | length'`,
 		Flags: []cli.Flag{
 			formatFlag(),
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print IDs only"},
 			&cli.BoolFlag{Name: "no-trunc", Usage: "print whole IDs"},
 			&cli.BoolFlag{Name: "digests", Usage: "print the digests of the manifests too"},
-			&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, Usage: "list what matches `reference=PATTERN`; can be repeated"},
+			&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, Usage: "list what matches `reference=PATTERN`, or stands on layer=LAYER (a layer record or ChainID); can be repeated"},
+			&cli.BoolFlag{Name: "sizes", Usage: "print how much of each image others share"},
+			&cli.BoolFlag{Name: "tree", Usage: "show which image stands on which"},
+			&cli.BoolFlag{Name: "heads", Usage: "list only images that no other stands on"},
 		},
 		BashComplete: completeNames(e),
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 1, ""); err != nil {
 				return err
 			}
-			patterns, err := referencePatterns(c.StringSlice("filter"))
+			patterns, layer, err := imageFilters(c.StringSlice("filter"))
 			if err != nil {
 				return err
 			}
 			o := &imagesOptions{
 				patterns: append(patterns, c.Args().Slice()...), format: c.String("format"), quiet: c.Bool("quiet"),
 				noTrunc: c.Bool("no-trunc"), digests: c.Bool("digests"), out: e.stdout,
+				layer: layer, sizes: c.Bool("sizes"), tree: c.Bool("tree"), heads: c.Bool("heads"),
 			}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
 				return images(ctx, o, st)
@@ -76,6 +85,7 @@ type imageLine struct {
 	Created             *time.Time
 	CreatedSince, Size  string
 	Bytes               int64
+	Unique, Shared      string
 	Names               []string
 	ReadOnly            bool
 	Store               string // that of an image of an additional store
@@ -83,9 +93,12 @@ type imageLine struct {
 
 // images lists the images that match.
 func images(ctx context.Context, o *imagesOptions, st *layers.Store) error {
-	all, err := st.Images(ctx)
+	all, err := o.list(ctx, st)
 	if err != nil {
 		return err
+	}
+	if o.tree {
+		return o.printTree(ctx, all, st)
 	}
 	chosen := []layers.Image{}
 	var lines []imageLine
@@ -110,7 +123,7 @@ func images(ctx context.Context, o *imagesOptions, st *layers.Store) error {
 func (o *imagesOptions) lines(img layers.Image) []imageLine {
 	line := imageLine{
 		ID: short(string(img.ID), o.noTrunc), Created: img.Created, CreatedSince: ago(img.Created),
-		Size: size(img.Size), Bytes: img.Size, Repository: "<none>", Tag: "<none>", Digest: "<none>",
+		Size: size(img.Size), Bytes: img.Size, Unique: size(img.Unique), Shared: size(img.Shared), Repository: "<none>", Tag: "<none>", Digest: "<none>",
 		ReadOnly: img.ReadOnly(), Store: img.Store,
 	}
 	for _, n := range img.Names {

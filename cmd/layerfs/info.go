@@ -90,6 +90,7 @@ func (r *infoReport) print(w io.Writer) error {
 	}
 	line("images", fmt.Sprintf("%d with %s", r.Images, count(int64(r.Names), "name")))
 	line("layers", fmt.Sprintf("%d with %d entries, %s as tars", r.Layers, r.Entries, size(r.TarBytes)))
+	line("sizes", fmt.Sprintf("%s in all: %s shared by images, %s of one image, %s reclaimable", size(r.Sizes.Layers), size(r.Sizes.Shared), size(r.Sizes.Unique), size(r.Sizes.Reclaimable)))
 	line("large files", fmt.Sprintf("%s in %s", size(r.ObjectBytes), count(r.Objects, "object")))
 	line("small files", fmt.Sprintf("%s in %s", size(r.PackBytes), count(r.Packs, "pack")))
 	line("metadata", fmt.Sprintf("%s of layers, %s of images, %s of index", size(r.MetaBytes), size(r.BlobBytes), size(r.IndexBytes)))

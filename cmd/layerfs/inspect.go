@@ -30,12 +30,14 @@ type inspectOptions struct {
 func inspectCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "inspect", Category: "Images",
-		Usage:     "show everything about images and layers",
+		Usage:     "show everything about images, layers and containers",
 		UsageText: "layerfs inspect [flags] NAME...",
 		Description: `Prints a JSON array with one object for each NAME, in the fields of "podman image
 inspect" (Id, RepoTags, RepoDigests, Created, Config, RootFS, History, …); for a
-layer, named by its DiffID, the fields of "layers --format json". docker://NAME is an
-image in a registry, of which the manifest and the config are fetched and no layer.
+layer, named by its DiffID, the fields of "layers --format json"; for a layer record
+or a ChainID those of "layer inspect"; for a container its record and big data.
+docker://NAME is an image in a registry, of which the manifest and the config are
+fetched and no layer.
 
 Examples:
    layerfs inspect alpine
@@ -51,7 +53,7 @@ Examples:
 		}, registryFlags()...),
 		BashComplete: completeNames(e),
 		Action: func(c *cli.Context) error {
-			if err := argCount(c, 1, -1, "NAME of an image or layer"); err != nil {
+			if err := argCount(c, 1, -1, "NAME of an image, layer or container"); err != nil {
 				return err
 			}
 			o := &inspectOptions{
@@ -97,6 +99,12 @@ type imageReport struct {
 	Manifests    []digest.Digest
 	Store        string `json:",omitempty"` // the additional store that has the image
 	History      []ocispec.History
+	Parent       digest.Digest   `json:",omitempty"` // the image that this one stands on
+	Children     []digest.Digest `json:",omitempty"`
+	TopLayer     string          // ID of the layer record, or the ChainID
+	Metadata     string
+	Flags        map[string]string
+	BigData      []dataReport
 }
 
 type rootFS struct {
@@ -117,6 +125,16 @@ func inspect(ctx context.Context, o *inspectOptions, st *layers.Store) error {
 			continue
 		}
 		img, layer, err := find(ctx, st, item)
+		if errors.Is(err, layers.ErrImageUnknown) && !o.raw {
+			report, rerr := reportItem(ctx, st, item)
+			if rerr == nil {
+				reports = append(reports, report)
+				continue
+			}
+			if !errors.Is(rerr, layers.ErrNotAnID) {
+				return rerr
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -130,7 +148,7 @@ func inspect(ctx context.Context, o *inspectOptions, st *layers.Store) error {
 			reports = append(reports, layer)
 			continue
 		}
-		report, err := reportImage(st, item, img)
+		report, err := reportImage(ctx, st, item, img)
 		if err != nil {
 			return err
 		}
@@ -197,7 +215,7 @@ func nameOf(img *layers.Image, item string) string {
 	return ""
 }
 
-func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport, error) {
+func reportImage(ctx context.Context, st *layers.Store, item string, img *layers.Image) (*imageReport, error) {
 	raw, err := st.Blob(img.Config.Digest)
 	if err != nil {
 		return nil, err
@@ -213,7 +231,7 @@ func reportImage(st *layers.Store, item string, img *layers.Image) (*imageReport
 	for _, m := range img.Manifests {
 		r.Manifests = append(r.Manifests, m.Descriptor.Digest)
 	}
-	return r, nil
+	return r, r.addRecord(ctx, st, img)
 }
 
 // reportConfig fills what the config of an image says.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
@@ -16,6 +17,7 @@ type layersOptions struct {
 	format  string
 	quiet   bool
 	noTrunc bool
+	digest  string
 	out     io.Writer
 }
 
@@ -34,17 +36,19 @@ images (their IDs); a template has the same, as .DiffID .Size .Blobs and so on.
 
 Examples:
    layerfs layers
+   layerfs layers --digest sha256:1f0c…
    layerfs diff $(layerfs layers -q --no-trunc | head -n 1) | tar -tv`,
 		Flags: []cli.Flag{
 			formatFlag(),
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print DiffIDs only"},
 			&cli.BoolFlag{Name: "no-trunc", Usage: "print whole DiffIDs"},
+			&cli.StringFlag{Name: "digest", Usage: "list only the layer whose tar, or one of whose compressed forms, has the `DIGEST`"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 0, ""); err != nil {
 				return err
 			}
-			o := &layersOptions{format: c.String("format"), quiet: c.Bool("quiet"), noTrunc: c.Bool("no-trunc"), out: e.stdout}
+			o := &layersOptions{format: c.String("format"), quiet: c.Bool("quiet"), noTrunc: c.Bool("no-trunc"), digest: c.String("digest"), out: e.stdout}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
 				return listLayers(ctx, o, st)
 			})
@@ -54,7 +58,13 @@ Examples:
 
 // listLayers prints all layers.
 func listLayers(ctx context.Context, o *layersOptions, st *layers.Store) error {
-	all, err := st.Layers(ctx)
+	var all []layers.LayerInfo
+	var err error
+	if o.digest == "" {
+		all, err = st.Layers(ctx)
+	} else {
+		all, err = st.LayersByDigest(ctx, digest.Digest(o.digest))
+	}
 	if err != nil {
 		return err
 	}

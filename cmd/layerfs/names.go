@@ -10,17 +10,21 @@ import (
 	"github.com/layerfs/layerfs/layers"
 )
 
-// referencePatterns takes the patterns out of --filter reference=PATTERN.
-func referencePatterns(filters []string) ([]string, error) {
-	var patterns []string
+// imageFilters takes the patterns out of --filter reference=PATTERN, and the layer out
+// of --filter layer=LAYER.
+func imageFilters(filters []string) (patterns []string, layer string, err error) {
 	for _, f := range filters {
 		key, value, ok := strings.Cut(f, "=")
-		if !ok || key != "reference" || value == "" {
-			return nil, usagef("--filter %q: want reference=PATTERN", f)
+		switch {
+		case ok && key == "reference" && value != "":
+			patterns = append(patterns, value)
+		case ok && key == "layer" && value != "" && layer == "":
+			layer = value
+		default:
+			return nil, "", usagef("--filter %q: want reference=PATTERN, or once layer=LAYER", f)
 		}
-		patterns = append(patterns, value)
 	}
-	return patterns, nil
+	return patterns, layer, nil
 }
 
 // matchName says whether a normalized name is what the user's pattern means: the

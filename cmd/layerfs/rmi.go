@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -55,40 +54,6 @@ Examples:
 // rmi removes the images; one that cannot be removed does not keep the others.
 func rmi(ctx context.Context, o *rmiOptions, st *layers.Store) error {
 	r, err := st.RemoveImages(ctx, &layers.RemoveOptions{Force: o.force, DryRun: o.dryRun}, o.images...)
-	o.print(r)
+	printRemoved(o.out, r, o.dryRun)
 	return err
-}
-
-func (o *rmiOptions) print(r *layers.Removed) {
-	prefix := ""
-	if o.dryRun {
-		prefix = "Would be "
-	}
-	say := func(done, wish, what string) {
-		if o.dryRun {
-			done = wish
-		}
-		fmt.Fprintf(o.out, "%s%s: %s\n", prefix, done, what)
-	}
-	for _, name := range r.Untagged {
-		say("Untagged", "untagged", name)
-	}
-	for _, id := range r.Deleted {
-		say("Deleted", "deleted", string(id))
-	}
-	for _, id := range r.Records {
-		say("Deleted layer record", "deleted layer record", id)
-	}
-	for _, d := range r.Layers {
-		say("Deleted layer", "deleted layer", string(d))
-	}
-	if r.Freed > 0 {
-		say("Freed", "freed", size(r.Freed))
-	}
-	if r.Deferred {
-		fmt.Fprintln(o.out, "The space is freed by the collection that is running")
-	}
-	if n := len(r.InUse); n > 0 {
-		fmt.Fprintf(o.out, "Still open, in a mount or elsewhere: %s; the space is freed when they are closed\n", count(int64(n), "layer"))
-	}
 }
