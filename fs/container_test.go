@@ -2,8 +2,12 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,5 +81,106 @@ func TestMountedPosix(t *testing.T) {
 				test(t, sub)
 			})
 		}
+	}
+}
+
+// TestMountedContainers looks at what is around the trees, in a mount of the whole store.
+func TestMountedContainers(t *testing.T) {
+	st := newStore(t)
+	c := newContainer(t, st, "web")
+	beside := filepath.Join(t.TempDir(), "beside")
+	s := mounted(t, st, &Options{Logger: quiet, Containers: beside})
+	dir := filepath.Join(s.Mountpoint(), "containers")
+	if target, err := os.Readlink(dir); err != nil || target != beside {
+		t.Fatalf("containers leads to %q, %v", target, err)
+	}
+	wantNames(t, dir, "web")
+	wantNames(t, filepath.Join(dir, "web"), "changes", "config.json", "diff.tar", "labels.json", "rootfs")
+	if err := os.WriteFile(filepath.Join(dir, "web/rootfs/etc/new"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "web/changes")); err != nil || string(got) != "C /etc\nA /etc/new\n" {
+		t.Errorf("changes: %q, %v", got, err)
+	}
+	if err := os.Rename(filepath.Join(dir, "web"), filepath.Join(dir, "front")); err != nil {
+		t.Error(err)
+	}
+	if got, err := st.Container(context.Background(), "front"); err != nil || got.ID != c.ID {
+		t.Errorf("after mv: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "front")); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("rmdir of a container with changes: %v", err)
+	}
+	if err := os.Symlink("../images/docker.io/library/base@1", filepath.Join(dir, "new")); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, dir, "front", "new")
+	if got, err := os.ReadFile(filepath.Join(dir, "new/rootfs/etc/passwd")); err != nil || !strings.HasPrefix(string(got), "root:") {
+		t.Errorf("the new container: %q, %v", got, err)
+	}
+	if err := os.Symlink("../images/docker.io/library/base@1", filepath.Join(dir, "front")); !errors.Is(err, syscall.EEXIST) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if err := os.Symlink("../images/none@1", filepath.Join(dir, "other")); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("an image that is not there: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "new")); err != nil {
+		t.Errorf("rmdir of a container without changes: %v", err)
+	}
+	if _, err := st.DeleteContainer(context.Background(), "front", true); err != nil {
+		t.Error(err)
+	}
+	soon(t, "a removed container disappears", func() bool {
+		list, err := os.ReadDir(dir)
+		return err == nil && len(list) == 0
+	})
+	soon(t, "its files go", func() bool {
+		list, err := os.ReadDir(filepath.Join(st.Root(), "containers"))
+		return err == nil && len(list) == 0
+	})
+	if err := s.Unmount(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(beside); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the second mount is still there: %v", err)
+	}
+}
+
+func wantNames(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	var got []string
+	for _, e := range list {
+		got = append(got, e.Name())
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%s holds %q, %v, want %q", dir, got, err, want)
+	}
+}
+
+// TestMountedOneWriter mounts a container twice.
+func TestMountedOneWriter(t *testing.T) {
+	st := newStore(t)
+	newContainer(t, st, "c")
+	one := mountedContainer(t, st, "c")
+	other, err := layers.Open(st.Root(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	s := containersAt(t, func(dir string) (*Containers, error) {
+		return MountContainer(other, "c", dir, &Options{Logger: quiet})
+	})
+	if err := os.WriteFile(filepath.Join(one, "etc/passwd"), []byte("changed"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(s.Mountpoint(), "etc/passwd")); err != nil || string(got) != "changed" {
+		t.Errorf("the reader sees %q, %v", got, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Mountpoint(), "etc/passwd"), nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("the second writer gets %v", err)
+	}
+	if why := s.ReadOnly()["c"]; !strings.Contains(why, one) {
+		t.Errorf("the reason is %q, and does not name %s", why, one)
 	}
 }

@@ -284,8 +284,11 @@ func (t *trees) ReadHandle(node, fh uint64, buf []byte, off int64) ([]byte, sysc
 		return t.Read(node, buf, off)
 	}
 	h := t.dirs.get(fh)
-	if h == nil || h.file == nil {
+	switch {
+	case h == nil || h.dir != nil:
 		return nil, syscall.EBADF
+	case h.file == nil:
+		return readText(h.text, buf, off), 0
 	}
 	n, err := h.file.ReadAt(buf, off)
 	if n == 0 && err != nil && !errors.Is(err, io.EOF) {

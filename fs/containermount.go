@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerfs/layerfs/fs/internal/mount"
 	"github.com/layerfs/layerfs/fs/internal/wire"
 	"github.com/layerfs/layerfs/layers"
@@ -24,6 +26,9 @@ type Containers struct {
 	gaveUp   chan struct{}
 	giveUp   sync.Once
 }
+
+// syncWait is how long the writing of what the kernel has in its cache is waited for before an unmount.
+const syncWait = 30 * time.Second
 
 // MountContainers mounts the directory of all containers at dir: DIR/NAME/rootfs and so on. The store must have been
 // opened for writing, and must stay open until Serve has returned.
@@ -50,14 +55,14 @@ func startContainers(store *layers.Store, dir, id string, o *Options) (*Containe
 		return nil, err
 	}
 	set.mount.Writable = true
-	return serveContainers(newFileSystem(store, set), dir, id, set)
+	return serveContainers(newFileSystem(store, set), dir, id, dir, set)
 }
 
-// serveContainers mounts and serves.
-func serveContainers(f *fileSystem, dir, id string, set *settings) (*Containers, error) {
+// serveContainers mounts and serves. others are told that the mount at known writes.
+func serveContainers(f *fileSystem, dir, id, known string, set *settings) (*Containers, error) {
 	s := &Containers{
 		dir: dir, finished: make(chan struct{}), gaveUp: make(chan struct{}),
-		t: &trees{f: f, log: set.log, dir: dir, slots: map[string]uint32{}, own: map[string]int{}},
+		t: &trees{f: f, log: set.log, dir: known, slots: map[string]uint32{}, own: map[string]int{}},
 	}
 	s.t.list.Store(&treeList{time: time.Now()})
 	if err := s.prepare(id); err != nil {
@@ -193,6 +198,7 @@ func (s *Containers) Unmount() error {
 
 // Detach unmounts whether the mount is in use or not, and makes Serve return.
 func (s *Containers) Detach() error {
+	s.sync()
 	err := mount.Unmount(s.dir, true)
 	if errors.Is(err, ErrNotMounted) {
 		err = nil
@@ -211,6 +217,29 @@ func (s *Containers) Detach() error {
 	}
 	s.giveUp.Do(func() { close(s.gaveUp) })
 	return err
+}
+
+// sync has the kernel write what it keeps in its cache.
+func (s *Containers) sync() {
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		select {
+		case <-s.finished:
+			return
+		default:
+		}
+		fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		_ = unix.Syncfs(fd) // who wants to know uses fsync
+	}()
+	select {
+	case <-synced:
+	case <-time.After(syncWait):
+	}
 }
 
 // ReadOnly says which containers can only be read, by name, and why: another process writes into them.

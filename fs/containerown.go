@@ -1,10 +1,7 @@
 package fs
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -12,7 +9,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/layerfs/layerfs/fs/internal/wire"
-	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/overlay"
 )
 
@@ -126,10 +122,11 @@ func (t *trees) ownText(c *container, number uint64) ([]byte, error) {
 	if number == treeLabels {
 		return rec.Labels()
 	}
-	if rec.Image == "" {
-		return []byte("{}\n"), nil
+	full, err := rec.Container()
+	if err != nil {
+		return nil, err
 	}
-	return t.f.store.Blob(rec.Image)
+	return t.f.store.ContainerConfig(full)
 }
 
 func (t *trees) readOwn(node uint64, buf []byte, off int64) ([]byte, syscall.Errno) {
@@ -199,7 +196,8 @@ type treeDir struct {
 	c       *container   // nil: the directory of containers
 	dir     *overlay.Dir // nil: not part of a tree
 	entries []entry
-	file    *os.File // the content of a file
+	file    *os.File // the content of a file, or
+	text    []byte
 }
 
 // add returns the handle of something that was opened.
@@ -242,31 +240,17 @@ func (d *treeDirs) remove(fh uint64) {
 
 // openMade makes the content of a file that is made when it is opened.
 func (t *trees) openMade(c *container, number uint64, out *fuse.OpenOut) syscall.Errno {
-	file, err := os.CreateTemp("", "layerfs-")
+	h := &treeDir{c: c}
+	var err error
+	if number == treeDiff {
+		h.file, err = t.f.store.DiffFile(context.Background(), c.id)
+	} else {
+		h.text, err = t.f.store.ChangesText(context.Background(), c.id)
+	}
 	if err != nil {
 		return t.errno(err)
 	}
-	_ = os.Remove(file.Name()) // it goes when it is closed
-	if err := t.makeContent(c, number, file); err != nil {
-		file.Close()
-		return t.errno(err)
-	}
-	out.Fh = t.dirs.add(&treeDir{c: c, file: file})
+	out.Fh = t.dirs.add(h)
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	return 0
-}
-
-// makeContent writes it.
-func (t *trees) makeContent(c *container, number uint64, file *os.File) error {
-	ctx := context.Background()
-	if number == treeDiff {
-		_, err := t.f.store.Diff(ctx, file, c.id, "")
-		return err
-	}
-	w := bufio.NewWriter(file)
-	err := t.f.store.Changes(ctx, c.id, "", func(change layers.Change) error {
-		_, err := fmt.Fprintln(w, change)
-		return err
-	})
-	return errors.Join(err, w.Flush())
 }

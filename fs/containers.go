@@ -21,7 +21,7 @@ import (
 type trees struct {
 	f      *fileSystem // for the store, owners and the log
 	log    *slog.Logger
-	dir    string // where it is mounted, for the lock's text
+	dir    string // the mount that others are told of
 	conn   *wire.Conn
 	single *container // the one whose tree is the root, or nil
 	passed *treeBacking

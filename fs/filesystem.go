@@ -26,6 +26,8 @@ type fileSystem struct {
 	root     uint64 // the node that is the root of the mount
 	cache    *union.Cache
 
+	beside *containersBeside // nil: containers are not shown
+
 	snap     atomic.Pointer[snapshot]
 	status   statusFiles
 	mapped   mappings
@@ -153,6 +155,8 @@ func (f *fileSystem) Readlink(node uint64) ([]byte, syscall.Errno) {
 			return nil, errno
 		}
 		return f.target(st.Layer(n.Layer), n.Ino)
+	case node == treesID && f.beside != nil:
+		return f.beside.target()
 	case k == kindViewObject && s.views[slot] != nil:
 		target, errno := s.views[slot].symlink(number)
 		return []byte(target), errno

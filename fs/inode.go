@@ -58,6 +58,7 @@ const (
 	layersID = 4
 	sha256ID = 5
 	stateID  = 6
+	treesID  = 7 // containers, a symbolic link
 	podmanID = 16
 	statusID = 1 << slotShift // + the number of the rendering; itself the inode number shown when listing
 )

@@ -41,6 +41,9 @@ type Options struct {
 	// Passthrough lets the kernel read large files from the store by itself. Only root can; it costs one level of file
 	// system stacking and a request per opened file.
 	Passthrough bool
+	// Containers is the directory on which the containers are mounted beside the images; it is made, and removed in the
+	// end. DIR/containers is a symbolic link to it. Empty means that containers are not shown. See Mount.
+	Containers string
 	// Extra are options as after -o, each a list with commas.
 	Extra []string
 	// Workers is the number of threads that answer requests; 0 lets the package choose.
@@ -54,6 +57,7 @@ type settings struct {
 	mount       mount.Options
 	owners      owners
 	passthrough bool
+	containers  string
 	workers     int
 	log         *slog.Logger
 }
@@ -83,7 +87,7 @@ func (o *Options) settle(source string) (*settings, error) {
 	euid, egid := os.Geteuid(), os.Getegid()
 	s := &settings{
 		mount:       mount.Options{Source: source, Subtype: "layerfs", AllowOther: euid == 0, MaxRead: wire.MaxRead},
-		passthrough: o.Passthrough, workers: o.Workers, log: o.Logger,
+		passthrough: o.Passthrough, containers: o.Containers, workers: o.Workers, log: o.Logger,
 	}
 	if s.log == nil {
 		s.log = slog.Default()

@@ -77,6 +77,9 @@ func start(store *layers.Store, dir, image string, o *Options) (*Server, error) 
 		finished: make(chan struct{}), gaveUp: make(chan struct{}),
 	}
 	f.status.info = s.status
+	if set.containers != "" && image == "" {
+		f.beside = &containersBeside{dir: set.containers, below: dir, ready: make(chan struct{})}
+	}
 	// The kernel, or fusermount3, takes about as long as reading the catalogue.
 	mounting := make(chan unserved, 1)
 	go func() { mounting <- mountAt(dir, set) }()
@@ -95,6 +98,9 @@ func start(store *layers.Store, dir, image string, o *Options) (*Server, error) 
 		return nil, err
 	}
 	s.serve()
+	if f.beside != nil {
+		go f.beside.start(f, set)
+	}
 	return s, nil
 }
 
@@ -187,6 +193,9 @@ func (s *Server) serve() {
 	go func() {
 		<-s.conn.Done()
 		stop()
+		if s.fs.beside != nil {
+			s.fs.beside.end(s.fs.log)
+		}
 		s.keepers.Wait()
 		s.closeLayers()
 		if err := s.conn.Close(); err != nil {
@@ -229,6 +238,9 @@ func (s *Server) Detach() error {
 	err := s.unmount(true)
 	if errors.Is(err, ErrNotMounted) {
 		err = nil
+	}
+	if s.fs.beside != nil {
+		s.fs.beside.end(s.fs.log)
 	}
 	select {
 	case <-s.finished:

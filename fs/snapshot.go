@@ -204,16 +204,25 @@ func (b *builder) addDirs(now time.Time) {
 	}
 	b.put(now, slices.Collect(maps.Values(repos))...)
 	b.put(now, sha, ids,
-		&dir{node: rootID, parent: rootID, entries: []entry{
-			{"images", imagesID, syscall.S_IFDIR},
-			{"layers", layersID, syscall.S_IFDIR},
-			{".layerfs", stateID, syscall.S_IFDIR},
-			{"podman", podmanID, syscall.S_IFDIR},
-		}},
+		b.rootDir(),
 		podmanTop(),
 		&dir{node: layersID, parent: rootID, entries: []entry{{"sha256", sha256ID, syscall.S_IFDIR}}},
 		&dir{node: stateID, parent: rootID, entries: []entry{{statusName, statusID, syscall.S_IFREG}}},
 	)
+}
+
+// rootDir is the root of the mount.
+func (b *builder) rootDir() *dir {
+	d := &dir{node: rootID, parent: rootID, entries: []entry{
+		{"images", imagesID, syscall.S_IFDIR},
+		{"layers", layersID, syscall.S_IFDIR},
+		{".layerfs", stateID, syscall.S_IFDIR},
+		{"podman", podmanID, syscall.S_IFDIR},
+	}}
+	if b.f.beside != nil {
+		d.entries = append(d.entries, entry{"containers", treesID, syscall.S_IFLNK})
+	}
+	return d
 }
 
 // repos makes images/ and the directories of the repositories below it, by path, with each other as entries.

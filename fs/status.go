@@ -82,6 +82,15 @@ type status struct {
 	OpenLayers int               `json:"open_layers"`
 	Lingering  int               `json:"lingering_layers"` // removed, but in use
 	Requests   map[string]uint64 `json:"requests"`
+	Containers *containersStatus `json:"containers,omitempty"`
+}
+
+// containersStatus is about the mount of the containers.
+type containersStatus struct {
+	Mountpoint string            `json:"mountpoint"`
+	Error      string            `json:"error,omitempty"`     // why they are not shown
+	ReadOnly   map[string]string `json:"read_only,omitempty"` // by name: why a container can only be read
+	Requests   map[string]uint64 `json:"requests,omitempty"`
 }
 
 func (s *Server) status() any {
@@ -92,5 +101,8 @@ func (s *Server) status() any {
 		OpenLayers: st.OpenLayers, Lingering: st.Lingering, Requests: st.Requests,
 	}
 	out.Options.IDMap, out.Options.AllowOther, out.Options.Passthrough = s.fs.owners.text, s.allowOther, s.fs.backing != nil
+	if s.fs.beside != nil {
+		out.Containers = s.fs.beside.status()
+	}
 	return out
 }

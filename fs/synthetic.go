@@ -115,6 +115,10 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 		f.own(out, syscall.S_IFREG|0o444, int64(len(r.text)), r.time)
 		return 0
 	}
+	if node == treesID && f.beside != nil {
+		f.own(out, syscall.S_IFLNK|0o777, int64(len(f.beside.dir)), f.started)
+		return 0
+	}
 	d, errno := f.dirOf(s, node)
 	if errno == 0 {
 		f.ownDir(out, d)

@@ -45,6 +45,8 @@ serves it stays behind until "layerfs umount DIR". Without DIR the mounts are li
    DIR/images/by-id/<64 hex>/                       every image by its ID
    DIR/layers/sha256/<diffid>/diff                  one layer alone
    DIR/layers/sha256/<diffid>/layer.tar             its exact tar
+   DIR/containers/<name>/rootfs                     the files of a container, to work in
+   DIR/containers/<name>/changes, diff.tar          what was changed there
 
 In names every ":" is written "@". Images that are loaded or removed later appear
 and disappear without mounting again. As root other users may look into the mount;
@@ -251,6 +253,11 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	}
 	defer func() { err = errors.Join(err, claim.Release()) }()
 	o.fs.Logger = e.logger()
+	if o.container == "" && o.image == "" {
+		if o.fs.Containers, err = reg.ContainersPath(dir); err != nil {
+			return err
+		}
+	}
 	layerfs.Tune()
 	// Nothing is garbage yet; somebody waits for the mount.
 	percent := debug.SetGCPercent(-1)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,10 +104,29 @@ func (o *umountOptions) one(ctx context.Context, name string) error {
 			return explainBusy(dir, err)
 		}
 	}
-	if !served || o.lazy {
+	if !served {
+		return o.cleanContainers(dir)
+	}
+	if o.lazy {
 		return nil
 	}
 	return o.wait(ctx, rec)
+}
+
+// cleanContainers takes away what a killed process has left of the mount of the
+// containers that belonged to dir.
+func (o *umountOptions) cleanContainers(dir string) error {
+	beside, err := o.reg.ContainersPath(dir)
+	if err != nil {
+		return err
+	}
+	if err := cleanDead(beside); err != nil {
+		return err
+	}
+	if err := os.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // wait returns when the serving process has ended. One that does not end still has

@@ -69,6 +69,25 @@ func (r *Registry) LogPath(mountpoint string) string {
 	return filepath.Join(r.runroot, "log", key(mountpoint)+".log")
 }
 
+// ContainersPath makes, and returns, the directory on which the containers are
+// mounted that mountpoint shows. Others can reach it below the runroot of root: the
+// mount decides who may look into it.
+func (r *Registry) ContainersPath(mountpoint string) (string, error) {
+	trees := filepath.Join(r.runroot, "trees")
+	dir := filepath.Join(trees, key(mountpoint))
+	if err := os.MkdirAll(trees, 0o700); err != nil {
+		return "", fmt.Errorf("directory of the containers: %w", err)
+	}
+	if os.Geteuid() == 0 {
+		for _, d := range []string{r.runroot, trees} {
+			if err := os.Chmod(d, 0o711); err != nil {
+				return "", err
+			}
+		}
+	}
+	return dir, nil
+}
+
 // key turns a mount point into a file name.
 func key(mountpoint string) string {
 	sum := sha256.Sum256([]byte(mountpoint))
