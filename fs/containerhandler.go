@@ -233,6 +233,17 @@ func mapACL(v []byte, ids func(uid, gid uint32) (uint32, uint32)) []byte {
 	return out
 }
 
+// number returns the inode number of a directory of a tree, as stat shows it.
+func (t *trees) number(c *container, o *openTree, id overlay.ID) uint64 {
+	a, err := o.GetAttr(id)
+	if err != nil {
+		return treeNode(c.ino, id)
+	}
+	var out fuse.Attr
+	t.fill(&out, c, &a)
+	return out.Ino
+}
+
 // ReadDir implements wire.Handler.
 func (t *trees) ReadDir(node uint64, out *wire.Dir) syscall.Errno {
 	h := t.dirs.get(out.Fh)
@@ -251,7 +262,7 @@ func (t *trees) ReadDir(node uint64, out *wire.Dir) syscall.Errno {
 			return t.errno(err)
 		}
 	}
-	if out.Offset < dotCount && !dots(out, treeNode(c.ino, id), treeNode(c.ino, o.Parent(id))) {
+	if out.Offset < dotCount && !dots(out, t.number(c, o, id), t.number(c, o, o.Parent(id))) {
 		return 0
 	}
 	err := h.dir.Each(int(out.Offset-dotCount), out.Plus, func(e overlay.DirEntry, a *overlay.Attr, next int) bool {
