@@ -1,10 +1,8 @@
 package deflate
 
 import (
-	"cmp"
 	"hash/crc32"
 	"io"
-	"slices"
 )
 
 // Stats says what Analyze found.
@@ -169,49 +167,4 @@ func (a *analyzer) stop(pos int64) {
 	}
 	a.interval, a.lastStop = pos-a.lastStop, pos
 	a.stops = append(a.stops, pos)
-}
-
-// choose returns the spec that codes the sample best: all are tried with little, and
-// the best of them with more.
-func (a *analyzer) choose() spec {
-	left := specs
-	for _, round := range []struct {
-		bytes int64
-		keep  int
-	}{{96 << 10, 6}, {384 << 10, 3}, {sample, 1}} {
-		left = a.best(left, round.bytes, round.keep)
-	}
-	return left[0]
-}
-
-func (a *analyzer) best(candidates []spec, bytes int64, keep int) []spec {
-	type scored struct {
-		spec
-		cost int64
-	}
-	var all []scored
-	for _, s := range candidates {
-		all = append(all, scored{s, a.cost(s, bytes)})
-	}
-	slices.SortStableFunc(all, func(x, y scored) int { return cmp.Compare(x.cost, y.cost) })
-	var out []spec
-	for _, s := range all[:min(keep, len(all))] {
-		out = append(out, s.spec)
-	}
-	return out
-}
-
-// cost is the size of the correction of the start of the stream.
-func (a *analyzer) cost(s spec, bytes int64) int64 {
-	n := newSession(newEncoder(nil), a.win, s)
-	n.stops = a.stops
-	for _, ev := range a.queue {
-		if !a.done && ev.start+int64(ev.size)+lookahead > a.win.end() || n.pos > bytes {
-			break
-		}
-		if err := n.code(ev); err != nil {
-			break
-		}
-	}
-	return n.c.size
 }

@@ -194,6 +194,9 @@ func (s *session) piece(ev *event, tokens []token, n int, toEnd bool) (int, erro
 		var t token
 		if s.c.encoding {
 			t = tokens[i]
+			if s.c.err != nil {
+				return 0, s.c.err
+			}
 		} else if err := s.ahead(); err != nil {
 			return 0, err
 		}

@@ -41,6 +41,7 @@ type coder struct {
 	encoding bool
 	rng      uint64
 	size     int64 // bytes written or read
+	limit    int64 // when only counting: err is set beyond
 	err      error
 
 	low     uint64
@@ -51,6 +52,9 @@ type coder struct {
 	code uint64
 	r    *bufio.Reader
 }
+
+// errTooLarge ends the trial of a spec.
+var errTooLarge = errors.New("correction is too large")
 
 const (
 	rangeTop = 1 << 56
@@ -140,7 +144,10 @@ func (c *coder) shift() {
 
 func (c *coder) writeByte(b byte) {
 	c.size++
-	if c.w != nil && c.err == nil {
+	switch {
+	case c.w == nil && c.size > c.limit:
+		c.err = errTooLarge
+	case c.w != nil && c.err == nil:
 		c.err = c.w.WriteByte(b)
 	}
 }

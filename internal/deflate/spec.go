@@ -5,6 +5,7 @@ package deflate
 type spec struct {
 	id           uint8
 	name         string
+	ofGo         bool // one of Go's libraries
 	predictor    func(w *window) predictor
 	unit         int64 // how often it is told whether a hard end is near
 	unitsAreHard bool  // the encoder sees no more than the current unit
@@ -56,12 +57,12 @@ func makeSpecs() []spec {
 	}
 	for i, p := range goLevels {
 		add(spec{
-			name: "go -" + string(rune('2'+i)), unit: softUnit,
+			name: "go -" + string(rune('2'+i)), ofGo: true, unit: softUnit,
 			predictor: func(w *window) predictor { return newGoPredictor(w, p) },
 		})
 	}
 	fast := func(name string, margin int, level func() fastLevel) spec {
-		return spec{name: name, unit: fastUnit, unitsAreHard: true, predictor: func(w *window) predictor {
+		return spec{name: name, ofGo: true, unit: fastUnit, unitsAreHard: true, predictor: func(w *window) predictor {
 			return &fastPredictor{win: w, level: level(), margin: margin, extend: margin == kpMargin}
 		}}
 	}
