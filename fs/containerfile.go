@@ -217,7 +217,7 @@ func (r treeRaw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status 
 	if errno != 0 {
 		return result(errno)
 	}
-	return result(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length))))
+	return result(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length), r.t.ordinary(&in.InHeader))))
 }
 
 // CopyFileRange implements fuse.RawFileSystem.
@@ -233,7 +233,7 @@ func (r treeRaw) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uin
 	if other != c {
 		return 0, result(syscall.EXDEV)
 	}
-	n, err := o.CopyRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)))
+	n, err := o.CopyRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), r.t.ordinary(&in.InHeader))
 	return uint32(n), result(r.t.errno(err))
 }
 

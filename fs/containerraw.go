@@ -39,6 +39,10 @@ func (t *trees) caller(h *fuse.InHeader, umask uint32) overlay.Caller {
 	return c
 }
 
+// ordinary reports whether a request comes from somebody other than root of the container, whose changes take
+// set-user-ID bits away. Where the kernel says so itself, that counts.
+func (t *trees) ordinary(h *fuse.InHeader) bool { return t.caller(h, 0).UID != 0 }
+
 // made answers with something new.
 func (r treeRaw) made(out *fuse.EntryOut, c *container, o *openTree, a *overlay.Attr, err error) fuse.Status {
 	if err != nil {

@@ -237,8 +237,8 @@ func (f *FS) Fsync(id ID, dataOnly bool) error {
 	return unix.Fsync(fd)
 }
 
-// Fallocate is fallocate(2).
-func (f *FS) Fallocate(id ID, mode uint32, off, length int64) error {
+// Fallocate is fallocate(2); killPriv as in Write.
+func (f *FS) Fallocate(id ID, mode uint32, off, length int64, killPriv bool) error {
 	n, fd, err := f.descriptor(id)
 	if err != nil {
 		return err
@@ -247,7 +247,7 @@ func (f *FS) Fallocate(id ID, mode uint32, off, length int64) error {
 		return unix.EBADF
 	}
 	defer f.fds.unpin(n)
-	if err := f.dropPriv(n, true); err != nil {
+	if err := f.dropPriv(n, killPriv); err != nil {
 		return err
 	}
 	for {
@@ -301,8 +301,8 @@ func (f *FS) holeFrom(l union.Node, off, size int64) (int64, error) {
 }
 
 // CopyRange copies a part of a file to another that was opened for writing, and
-// returns how much.
-func (f *FS) CopyRange(from ID, fromOff int64, to ID, toOff, length int64) (int64, error) {
+// returns how much; killPriv as in Write.
+func (f *FS) CopyRange(from ID, fromOff int64, to ID, toOff, length int64, killPriv bool) (int64, error) {
 	dst, dstFd, err := f.descriptor(to)
 	if err != nil {
 		return 0, err
@@ -311,7 +311,7 @@ func (f *FS) CopyRange(from ID, fromOff int64, to ID, toOff, length int64) (int6
 		return 0, unix.EBADF
 	}
 	defer f.fds.unpin(dst)
-	if err := f.dropPriv(dst, true); err != nil {
+	if err := f.dropPriv(dst, killPriv); err != nil {
 		return 0, err
 	}
 	src, srcFd, err := f.descriptor(from)

@@ -135,13 +135,17 @@ func (f *FS) losing(n *node, st *unix.Stat_t, s *site, fn func() error) error {
 }
 
 // mustKeep reports whether a node needs a descriptor when it has lost its place:
-// because it is open, because it was below, so that nobody knows whether it is open,
-// or because it has other names, which are not known.
+// because it is open, because nobody knows whether it is (directories, pipes and
+// devices, and files that were below), or because it has other names, which are not
+// known. Closed files, which are the many, need none.
 func (f *FS) mustKeep(n *node, st *unix.Stat_t) bool {
-	if n.isDir() {
-		return false
+	switch {
+	case st.Nlink > 1 || n.hasLower:
+		return true
+	case n.kind == unix.S_IFREG:
+		return f.fds.openCount(n) > 0
 	}
-	return st.Nlink > 1 || n.kind == unix.S_IFREG && (f.fds.openCount(n) > 0 || n.hasLower)
+	return n.kind != unix.S_IFLNK
 }
 
 // lost says that a node has lost a name, its place if own is set; gone is what it was
