@@ -30,24 +30,31 @@ func (t *namedTree) exact(other *namedTree) (DiffID, bool) {
 	return t.stack[n], slices.Equal(t.stack[:n], other.stack)
 }
 
+// A treeFinder finds what a user names among the records of one kind.
+type treeFinder func(*index.Tx, string) (*namedTree, error)
+
 // named finds what a user names: a container, an image, a layer record or a layer,
-// in this order.
+// in this order; images and layers also in additional stores.
 func (s *Store) named(ctx context.Context, item string) (*namedTree, error) {
+	everywhere := []treeFinder{namedImage, namedRecord, namedLayer}
+	finders := append([]treeFinder{namedContainer}, everywhere...)
 	var out *namedTree
-	err := s.index.View(ctx, func(tx *index.Tx) error {
-		for _, find := range []func(*index.Tx, string) (*namedTree, error){namedContainer, namedImage, namedRecord, namedLayer} {
-			t, err := find(tx, item)
-			if err == nil {
-				out = t
-				return nil
-			}
-			if !errors.Is(err, ErrContainerUnknown) && !errors.Is(err, ErrImageUnknown) && !errors.Is(err, ErrLayerUnknown) {
-				return err
-			}
-		}
-		return fmt.Errorf("%w: %q is no container, image or layer", ErrContainerUnknown, item)
+	_, err := s.index.find(ctx, func(tx *index.Tx) (err error) {
+		out, err = firstNamed(tx, item, finders)
+		finders = everywhere // containers of additional stores are not ours to look into
+		return err
 	})
 	return out, err
+}
+
+func firstNamed(tx *index.Tx, item string, finders []treeFinder) (*namedTree, error) {
+	for _, find := range finders {
+		t, err := find(tx, item)
+		if err == nil || !errors.Is(err, ErrContainerUnknown) && !errors.Is(err, ErrImageUnknown) && !errors.Is(err, ErrLayerUnknown) {
+			return t, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %q is no container, image or layer; see `layerfs images`, `layerfs ps` and `layerfs layers`", ErrNotAnID, item)
 }
 
 func namedContainer(tx *index.Tx, item string) (*namedTree, error) {
