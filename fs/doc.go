@@ -7,10 +7,12 @@
 //	      rootfs/                   the merged tree
 //	      config.json manifest.json the bytes as received
 //	      layers/01-<diffid 12> ... symlinks into layers/sha256, bottom first
+//	      oci/                      an OCI image layout with this image, under its tag
 //	  layers/sha256/<diffid>/
 //	      diff/                     the layer alone, whiteouts as overlayfs keeps them
 //	      layer.tar                 the exact uncompressed tar, put together while it is read
 //	      info.json
+//	  oci/                          an OCI image layout with all images, under their full names
 //	  .layerfs/status.json          what is mounted and what it has done
 //
 // # Words

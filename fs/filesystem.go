@@ -35,6 +35,8 @@ type fileSystem struct {
 	reported reported
 	walker   walker
 	splits   splitFiles
+
+	layerBlobs blobFiles
 }
 
 // Lookup implements wire.Handler.

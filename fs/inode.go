@@ -17,6 +17,7 @@ import (
 //	kind            slot              number
 //	kindFixed       0                 1 root, 2 images, ... (the constants below)
 //	                1                 a rendering of status.json
+//	                2                 an index.json of oci/
 //	kindFile        layer             tree.Ino of something that is no directory; the same in every image and in diff/
 //	kindViewDir     view              union.DirID of a directory of rootfs/; rootDir for rootfs/ itself
 //	kindDiffDir     layer             tree.Ino of a directory of diff/
@@ -65,11 +66,12 @@ const (
 
 // Numbers of kindViewObject.
 const (
-	viewTop       = 0
-	viewConfig    = 1
-	viewManifest  = 2
-	viewLayers    = 3
-	viewEmpty     = 4       // the root of an image without layers
+	viewTop      = 0
+	viewConfig   = 1
+	viewManifest = 2
+	viewLayers   = 3
+	viewEmpty    = 4 // the root of an image without layers
+	// 16 to 20, and from 1 << 13 on: what is below oci/, see oci.go
 	viewSymlink   = 1 << 12 // + place of the layer in the stack
 	viewLinkGroup = 1 << 31 // + number of the group of hard links that begins in a lower layer
 )

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/layerfs/layerfs/layers"
 )
 
 // tickEvery is how often lingering layers are looked at, and changes that could not be read are tried again.
@@ -32,6 +34,7 @@ func (s *Server) tick(ctx context.Context) {
 			s.sweepLocked()
 			s.keep.Unlock()
 			s.fs.mapped.drop(false, s.conn.Quiesce)
+			s.fs.layerBlobs.trim(time.Now().Add(-blobIdle))
 			if missed {
 				s.reload(ctx)
 			}
@@ -62,12 +65,34 @@ func (s *Server) reload(ctx context.Context) {
 		return
 	}
 	snap := s.fs.newSnapshot(old, c, time.Now())
-	if was := old.podman.made.Load(); was != nil {
-		snap.podman.made.Store(s.fs.newPodmanView(snap, c, was))
-	}
+	podman, oci := old.podman.made.Load(), old.oci.made.Load()
+	s.fs.followViews(snap, c, podman, oci)
 	s.fs.snap.Store(snap)
+	if podman == nil || oci == nil {
+		// Somebody may have looked for the first time since, and the kernel remembers what he saw.
+		s.conn.Quiesce()
+		s.fs.followViews(snap, c, unless(podman, old.podman.made.Load()), unless(oci, old.oci.made.Load()))
+	}
 	s.notify(old, snap)
 	s.sweepLocked()
+}
+
+// followViews makes the views of a snapshot that follow those of an older one, as far as there are any.
+func (f *fileSystem) followViews(snap *snapshot, c *layers.Catalogue, podman *podmanView, oci *ociStore) {
+	if podman != nil {
+		snap.podman.made.Store(f.newPodmanView(snap, c, podman))
+	}
+	if oci != nil {
+		snap.oci.made.Store(f.newOCIStore(snap, oci))
+	}
+}
+
+// unless returns what there is now, but nil when there was something before.
+func unless[T any](before, now *T) *T {
+	if before != nil {
+		return nil
+	}
+	return now
 }
 
 // notify makes the kernel forget what differs between two snapshots. It may wait for look-ups that are under way, so
@@ -84,6 +109,7 @@ func (s *Server) notify(old, now *snapshot) {
 			s.notifyDir(d, &dir{node: node})
 		}
 	}
+	s.notifyOCI(old, now)
 	s.notifyPodman(old.podman.made.Load(), now.podman.made.Load())
 	for slot, v := range now.views {
 		if was := old.views[slot]; was != nil && was.manifest.Digest != v.manifest.Digest {
@@ -173,6 +199,7 @@ func (s *Server) closeLayer(l *layer) {
 // closeLayers closes everything. Preconditions: no worker runs.
 func (s *Server) closeLayers() {
 	s.fs.mapped.drop(true, func() {})
+	s.fs.layerBlobs.close()
 	for _, l := range s.fs.snap.Load().layers {
 		s.closeLayer(l)
 	}

@@ -81,6 +81,10 @@ func (p *pruner) view(s *Server, v *view) {
 	}
 	b.add(nodeID(kindViewDir, v.slot, rootDir))
 	b.down(kindViewObject, v.slot, viewSymlink, viewSymlink+uint32(len(v.image.layers)))
+	if shownOCI(v) != nil {
+		b.down(kindViewObject, v.slot, ociBlob, ociLayer+uint32(len(v.image.layers)))
+	}
+	b.down(kindViewObject, v.slot, ociTop, ociIndex+1)
 	b.down(kindViewObject, v.slot, viewTop, viewEmpty+1)
 	b.send()
 }

@@ -20,6 +20,7 @@ type snapshot struct {
 	layers     map[uint32]*layer // likewise
 	dirs       map[uint64]*dir   // the directories that exist once: fixed ones and repositories
 	podman     *podmanSource     // what is below podman/
+	oci        *ociSource        // what is below oci/
 
 	goneViews  []*view // lingering: out of the catalogue, but the kernel knows files of them
 	goneLayers []*layer
@@ -73,7 +74,7 @@ func sameEntries(a, b *dir) bool { return a != nil && b != nil && slices.Equal(a
 // emptySnapshot is what there is before the first catalogue.
 func emptySnapshot() *snapshot {
 	return &snapshot{
-		podman: &podmanSource{},
+		podman: &podmanSource{}, oci: &ociSource{},
 		images: map[uint32]*image{}, views: map[uint32]*view{}, layers: map[uint32]*layer{}, dirs: map[uint64]*dir{},
 	}
 }
@@ -156,7 +157,7 @@ func (b *builder) addNames(c *layers.Catalogue) {
 		}
 		dir, base := splitPath(path)
 		b.named = append(b.named, b.view(&view{
-			slot: in.Slot, image: img, dir: dir, base: base, depth: 1 + strings.Count(path, "/"), manifest: in.Manifest, created: in.Created,
+			slot: in.Slot, image: img, dir: dir, base: base, name: in.Name, depth: 1 + strings.Count(path, "/"), manifest: in.Manifest, created: in.Created,
 		}))
 	}
 }
@@ -218,6 +219,7 @@ func (b *builder) rootDir() *dir {
 		{"layers", layersID, syscall.S_IFDIR},
 		{".layerfs", stateID, syscall.S_IFDIR},
 		{"podman", podmanID, syscall.S_IFDIR},
+		{"oci", ociStoreID, syscall.S_IFDIR},
 	}}
 	if b.f.beside != nil {
 		d.entries = append(d.entries, entry{"containers", treesID, syscall.S_IFLNK})

@@ -19,6 +19,13 @@ func (f *fileSystem) dirOf(s *snapshot, node uint64) (*dir, syscall.Errno) {
 	}
 	k, slot, number := splitID(node)
 	switch {
+	case isOCIStore(node):
+		if d := f.ociStore(s).dirs[node]; d != nil {
+			return d, 0
+		}
+		return nil, syscall.ENOTDIR
+	case k == kindViewObject && s.views[slot] != nil && isOCI(number):
+		return f.ociDir(s.views[slot], number)
 	case k == kindRepo:
 		p := f.podman(s)
 		if d := p.dir(node); d != nil {
@@ -71,6 +78,7 @@ func (v *view) dirOf(number uint32) (*dir, syscall.Errno) {
 			{"config.json", nodeID(kindViewObject, v.slot, viewConfig), syscall.S_IFREG},
 			{"layers", nodeID(kindViewObject, v.slot, viewLayers), syscall.S_IFDIR},
 			{"manifest.json", nodeID(kindViewObject, v.slot, viewManifest), syscall.S_IFREG},
+			{"oci", nodeID(kindViewObject, v.slot, ociTop), syscall.S_IFDIR},
 			{"rootfs", root, syscall.S_IFDIR},
 		}
 	case viewLayers:
@@ -119,6 +127,11 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 		f.own(out, syscall.S_IFLNK|0o777, int64(len(f.beside.dir)), f.started)
 		return 0
 	}
+	if node == ociStoreID && s.oci.made.Load() == nil {
+		// Who lists the root of the mount does not look into it yet.
+		f.ownDir(out, &dir{time: f.started, entries: []entry{{"blobs", ociStoreBlobsID, syscall.S_IFDIR}}})
+		return 0
+	}
 	d, errno := f.dirOf(s, node)
 	if errno == 0 {
 		f.ownDir(out, d)
@@ -126,6 +139,14 @@ func (f *fileSystem) syntheticAttr(s *snapshot, node uint64, out *fuse.Attr) sys
 	}
 	if errno != syscall.ENOTDIR {
 		return errno
+	}
+	if isOCIStore(node) {
+		t, ok := f.ociStore(s).file(node)
+		if !ok {
+			return syscall.ESTALE
+		}
+		f.own(out, syscall.S_IFREG|0o444, int64(len(t.text)), t.time)
+		return 0
 	}
 	k, slot, number := splitID(node)
 	switch k {
@@ -157,6 +178,8 @@ func (f *fileSystem) viewAttr(v *view, number uint32, out *fuse.Attr) syscall.Er
 		f.own(out, syscall.S_IFREG|0o444, v.manifest.Size, v.created)
 	case number >= viewLinkGroup:
 		return f.groupAttr(v, number, out)
+	case isOCI(number):
+		return f.ociAttr(v, number, out)
 	default:
 		target, errno := v.symlink(number)
 		if errno != 0 {
@@ -182,6 +205,12 @@ func (f *fileSystem) readSynthetic(s *snapshot, node uint64, buf []byte, off int
 	}
 	k, slot, number := splitID(node)
 	switch {
+	case isOCIStore(node):
+		t, ok := f.ociStore(s).file(node)
+		if !ok {
+			return nil, syscall.ESTALE
+		}
+		return readText(t.text, buf, off), 0
 	case k == kindViewObject && s.views[slot] != nil:
 		return f.readView(s.views[slot], number, buf, off)
 	case k == kindLayerObject && s.layers[slot] != nil:
@@ -199,6 +228,8 @@ func (f *fileSystem) readView(v *view, number uint32, buf []byte, off int64) ([]
 		desc = v.manifest
 	case number >= viewLinkGroup:
 		return f.readGroup(v, number, buf, off)
+	case isOCI(number):
+		return f.readOCI(v, number, buf, off)
 	case number != viewConfig:
 		return nil, syscall.EINVAL
 	}

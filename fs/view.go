@@ -25,6 +25,7 @@ type view struct {
 	image    *image
 	dir      string // path of the directory that holds it, below images/; "" also for views by ID
 	base     string // its name there
+	name     string // of the image; "" for views by ID
 	depth    int    // components of its path below images/
 	parent   uint64 // node of the directory that holds it
 	manifest ocispec.Descriptor
@@ -40,6 +41,8 @@ type image struct {
 
 	stack atomic.Pointer[stack]
 	mu    sync.Mutex // guards the making of stack
+
+	oci ociImages
 }
 
 // A stack is the merged tree of an image whose layers are open.
