@@ -49,7 +49,7 @@ func newLife(t *testing.T, seed uint64) *life {
 	for i := range 6 {
 		var members []member
 		for j := range 5 {
-			k := (i + j) % 8 // neighbours share bodies
+			k := 3*i + j // neighbours share two bodies
 			size := []int{3, 300, 1500, 9000, 40_000}[k%5]
 			members = append(members, file(fmt.Sprintf("f%d", j), body(k, size)))
 		}
