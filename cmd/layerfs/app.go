@@ -73,7 +73,7 @@ func globalFlags() []cli.Flag {
 func commands(e *env) []*cli.Command {
 	list := []*cli.Command{
 		loadCommand(e), importCommand(e), saveCommand(e), diffCommand(e),
-		pullCommand(e), pushCommand(e),
+		pullCommand(e), pushCommand(e), loginCommand(e), logoutCommand(e),
 		imagesCommand(e), inspectCommand(e), historyCommand(e), layersCommand(e), existsCommand(e),
 		tagCommand(e), untagCommand(e), rmiCommand(e),
 		createCommand(e), containersCommand(e), rmCommand(e), renameCommand(e), labelCommand(e), containerCommand(e),

@@ -67,6 +67,7 @@ var exitCodes = []struct {
 	{control.ErrNotMounted, exitNotFound},
 	{archive.ErrNoImage, exitNotFound},
 	{registry.ErrNotFound, exitNotFound},
+	{registry.ErrNotLoggedIn, exitNotFound},
 	{registry.ErrNoPlatform, exitNotFound},
 	{layers.ErrInUse, exitInUse},
 	{layers.ErrDuplicateID, exitInUse},

@@ -100,10 +100,7 @@ func (a *authorizer) challenge(ctx context.Context, h http.Header, extra string)
 
 // scopes is what the token has to be good for.
 func (a *authorizer) scopes(extra string) string {
-	if extra == "" {
-		return a.scope
-	}
-	return a.scope + " " + extra
+	return strings.TrimSpace(a.scope + " " + extra)
 }
 
 // tokenLocked returns a token that is still good for a while.

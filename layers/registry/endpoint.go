@@ -42,6 +42,7 @@ func (c *Client) endpoint(ctx context.Context, named reference.Named, insecure, 
 type request struct {
 	method string
 	path   string // below /v2/NAME/
+	root   bool   // it is about /v2/ itself
 	query  url.Values
 	url    *url.URL // instead of path and query
 	header http.Header
@@ -121,6 +122,9 @@ func (e *endpoint) sendBy(ctx context.Context, scheme string, r request) (*http.
 	u := r.url
 	if u == nil {
 		u = &url.URL{Scheme: scheme, Host: e.h.server(), Path: "/v2/" + reference.Path(e.named) + "/" + r.path, RawQuery: r.query.Encode()}
+	}
+	if r.root {
+		u = &url.URL{Scheme: scheme, Host: e.h.server(), Path: "/v2/"}
 	}
 	limit := e.c.o.Stall
 	if r.patient {
