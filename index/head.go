@@ -17,7 +17,7 @@ import (
 type Head struct {
 	Slot         uint32
 	Time         time.Time // Name.Created, Image.Loaded, Layer.Created, Container.Created
-	Bytes        int64     // of a layer: Layer.Bytes
+	Bytes        int64     // of a layer: Layer.Bytes; of an image: -1 for an artifact
 	Size         int64     // of a layer: Layer.Size; of an image: the size of its config
 	Image        Sum       // of a name, of a container: the ID of its image; of an image: the digest of its config
 	Manifest     Sum       // of a name: its manifest; of an image: the first manifest
@@ -118,8 +118,20 @@ func (n Name) head() Head {
 	}
 }
 
+// artifactBytes in the head of an image says that it is an artifact.
+const artifactBytes = -1
+
+// IsArtifact says whether the record is of an artifact, which has no layers.
+func (img Image) IsArtifact() bool { return img.Artifact != "" }
+
+// IsArtifact says whether the record, which must be one of images, is of an artifact.
+func (r Raw) IsArtifact() bool { return r.Bytes == artifactBytes }
+
 func (img Image) head() Head {
 	h := Head{Slot: img.Slot, Time: img.Loaded, Size: img.Config.Size, Image: sumOf(img.Config.Digest)}
+	if img.IsArtifact() {
+		h.Bytes = artifactBytes
+	}
 	if len(img.Manifests) > 0 {
 		h.Manifest, h.ManifestSize = sumOf(img.Manifests[0].Descriptor.Digest), img.Manifests[0].Descriptor.Size
 	}

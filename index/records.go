@@ -24,8 +24,9 @@ type Image struct {
 	Manifests []Manifest         `json:"manifests"` // every manifest it came in with, the oldest first
 	Layers    []digest.Digest    `json:"layers"`    // DiffIDs, bottom first
 	Platform  ocispec.Platform   `json:"platform"`
-	Created   *time.Time         `json:"created,omitempty"` // as the config says
-	Loaded    time.Time          `json:"loaded"`            // when the record was made
+	Created   *time.Time         `json:"created,omitempty"`  // as the config says
+	Loaded    time.Time          `json:"loaded"`             // when the record was made
+	Artifact  string             `json:"artifact,omitempty"` // what kind of artifact this is, "" for an image; an artifact's ID is the digest of its manifest
 	Metadata  string             `json:"metadata,omitempty"`
 	// TopLayer is the ID of the layer record that the image was created from; empty
 	// for an image that came in with its own layers.

@@ -101,10 +101,11 @@ func readCatalogue(ctx context.Context, st lower) (*Catalogue, error) {
 			return err
 		}
 		places := c.layerPlaces()
-		if err := c.addImages(tx, places); err != nil {
+		artifacts, err := c.addImages(tx, places)
+		if err != nil {
 			return err
 		}
-		if err := c.addNames(tx); err != nil {
+		if err := c.addNames(tx, artifacts); err != nil {
 			return err
 		}
 		return c.addContainers(tx, places)
@@ -131,8 +132,15 @@ func (c *Catalogue) layerPlaces() map[index.Sum]int {
 	return places
 }
 
-func (c *Catalogue) addImages(tx *index.Tx, places map[index.Sum]int) error {
-	return tx.EachImageHead(func(img index.Raw) error {
+// addImages adds the images and returns the IDs of the artifacts, which a picture does
+// not have.
+func (c *Catalogue) addImages(tx *index.Tx, places map[index.Sum]int) (artifacts map[index.Sum]bool, err error) {
+	artifacts = map[index.Sum]bool{}
+	err = tx.EachImageHead(func(img index.Raw) error {
+		if img.IsArtifact() {
+			artifacts[sumOf(img.Digest())] = true
+			return nil
+		}
 		out := CatalogueImage{
 			ID: img.Digest(), Slot: img.Slot, Loaded: img.Time, Layers: make([]int, len(img.Layers)),
 			Config: descriptor(img.ConfigSum(), img.Size), Manifest: descriptor(img.Manifest, img.ManifestSize),
@@ -147,15 +155,19 @@ func (c *Catalogue) addImages(tx *index.Tx, places map[index.Sum]int) error {
 		c.Images = append(c.Images, out)
 		return nil
 	})
+	return artifacts, err
 }
 
-func (c *Catalogue) addNames(tx *index.Tx) error {
+func (c *Catalogue) addNames(tx *index.Tx, artifacts map[index.Sum]bool) error {
 	places := make(map[index.Sum]int, len(c.Images))
 	for i := range c.Images {
 		places[sumOf(c.Images[i].ID)] = i
 	}
 	return tx.EachNameHead(func(n index.Raw) error {
 		place, ok := places[n.Image]
+		if artifacts[n.Image] {
+			return nil
+		}
 		if !ok {
 			return fmt.Errorf("%w: name %s: image %x is missing", ErrDamaged, n.Key, n.Image)
 		}

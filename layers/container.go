@@ -139,6 +139,9 @@ func (s *Store) pinImage(ctx context.Context, c *Container, image string) error 
 	}
 	return s.index.View(ctx, func(tx *index.Tx) error {
 		img, name, err := resolve(tx, image)
+		if err == nil {
+			err = checkNotArtifact(img)
+		}
 		c.Image, c.ImageName, c.Layers = img.ID, name, img.Layers
 		if c.ImageName == "" && err == nil {
 			c.ImageName, err = firstName(tx, img.ID)

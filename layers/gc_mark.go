@@ -199,6 +199,11 @@ func (c *collection) currentBlobs(tx *index.Tx) error {
 		need(img.Config.Digest)
 		for _, m := range img.Manifests {
 			need(m.Descriptor.Digest)
+			if img.IsArtifact() {
+				for _, l := range m.Layers {
+					need(l.Digest)
+				}
+			}
 			for _, d := range m.Indexes {
 				need(d.Digest)
 			}

@@ -109,6 +109,9 @@ func readImages(ctx context.Context, st lower, root string) ([]Image, error) {
 		}
 		out := Image{Image: img, Names: named[img.ID], Store: root}
 		out.addShares(sizes, use)
+		if img.IsArtifact() {
+			out.Size = blobsSize(img)
+		}
 		images = append(images, out)
 	}
 	return images, nil
@@ -175,6 +178,9 @@ func (s *Store) findImage(ctx context.Context, look func(*index.Tx) (index.Image
 
 func fullImage(tx *index.Tx, img index.Image) (*Image, error) {
 	out := &Image{Image: img}
+	if img.IsArtifact() {
+		out.Size = blobsSize(img)
+	}
 	id := sumOf(img.ID)
 	err := tx.EachRawName(func(raw index.Raw) error {
 		if raw.Image != id {

@@ -67,7 +67,11 @@ func (s *Store) loadImage(ctx context.Context, src Source, in *incoming, names [
 	if err := lease.holdIncoming(in); err != nil {
 		return err
 	}
-	if err := s.importLayers(ctx, src, in, lease, o); err != nil {
+	read := s.importLayers
+	if in.artifact != "" {
+		read = s.importArtifact
+	}
+	if err := read(ctx, src, in, lease, o); err != nil {
 		return err
 	}
 	return s.publishImage(ctx, in, names)
@@ -118,6 +122,8 @@ type incoming struct {
 	// are the sizes of those that the import has put there.
 	keep bool
 	kept map[digest.Digest]int64
+
+	artifact string // what kind of artifact this is, "" for an image
 }
 
 func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
@@ -141,6 +147,9 @@ func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
 	cfg, err := document(ctx, src, m.Config)
 	if err != nil {
 		return nil, err
+	}
+	if isArtifact(m) {
+		return &incoming{id: got, artifact: artifactType(m), desc: desc, rawManifest: raw, rawConfig: cfg, manifest: m}, nil
 	}
 	c, ids, err := parseConfig(cfg, m)
 	if err != nil {
@@ -343,9 +352,11 @@ type progressor struct {
 }
 
 func progress(fn func(Progress), in *incoming, i int) *progressor {
-	return &progressor{fn: fn, p: Progress{
-		Layer: in.diffIDs[i], Index: i, Count: len(in.diffIDs), Total: in.manifest.Layers[i].Size,
-	}}
+	p := &progressor{fn: fn, p: Progress{Index: i, Count: len(in.manifest.Layers), Total: in.manifest.Layers[i].Size}}
+	if in.artifact == "" {
+		p.p.Layer = in.diffIDs[i]
+	}
+	return p
 }
 
 func (p *progressor) add(n int) {

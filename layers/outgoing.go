@@ -36,6 +36,9 @@ func (o *Outgoing) Manifest(context.Context) ([]byte, ocispec.Descriptor, error)
 // Blob opens the config or a layer blob. It returns ErrBlobGone when a layer came as
 // this blob, but only its content was kept.
 func (o *Outgoing) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest != o.img.Config.Digest && o.img.IsArtifact() {
+		return o.s.openArtifactBlob(ctx, desc)
+	}
 	if desc.Digest != o.img.Config.Digest {
 		return o.s.OpenLayerBlob(ctx, desc)
 	}

@@ -57,7 +57,7 @@ func newImage(tx *index.Tx, in *incoming) (index.Image, error) {
 	slot, err := tx.NextViewSlot()
 	img := index.Image{
 		ID: in.id, Slot: slot, Config: in.manifest.Config, Platform: in.config.Platform,
-		Created: in.config.Created, Loaded: time.Now().UTC().Round(0),
+		Created: in.config.Created, Loaded: time.Now().UTC().Round(0), Artifact: in.artifact,
 	}
 	for _, d := range in.diffIDs {
 		img.Layers = append(img.Layers, digest.Digest(d))

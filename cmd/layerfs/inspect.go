@@ -96,6 +96,7 @@ type imageReport struct {
 	Config       ocispec.ImageConfig
 	RootFS       rootFS
 	ManifestType string
+	ArtifactType string `json:",omitempty"`
 	Manifests    []digest.Digest
 	Store        string `json:",omitempty"` // the additional store that has the image
 	History      []ocispec.History
@@ -227,7 +228,7 @@ func reportImage(ctx context.Context, st *layers.Store, item string, img *layers
 	m := manifestFor(img, item)
 	r.Store, r.Id, r.Digest, r.ManifestType = img.Store, img.ID.Encoded(), m.Digest, m.MediaType
 	r.RepoTags, r.RepoDigests, r.Size, r.RootFS.Layers = img.RepoTags(), img.RepoDigests(), img.Size, img.Layers
-	r.Loaded = &img.Loaded
+	r.Loaded, r.ArtifactType = &img.Loaded, img.Artifact
 	for _, m := range img.Manifests {
 		r.Manifests = append(r.Manifests, m.Descriptor.Digest)
 	}

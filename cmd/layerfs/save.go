@@ -162,6 +162,9 @@ func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.Sa
 
 func saveImage(st *layers.Store, img *layers.Image, name string, known map[digest.Digest]layers.LayerInfo) (archive.SaveImage, error) {
 	m := img.Manifest(name)
+	if img.IsArtifact() {
+		return archive.SaveImage{}, fmt.Errorf("%w: %s is an artifact (%s), which archives of images cannot hold; push it to a registry", layers.ErrInvalidImage, img.ID, img.Artifact)
+	}
 	s := archive.SaveImage{Desc: m.Descriptor, Platform: &img.Platform}
 	var err error
 	if s.Manifest, err = st.Blob(m.Descriptor.Digest); err != nil {

@@ -75,9 +75,9 @@ func NewImage(t testing.TB, platform ocispec.Platform, compress func([]byte) ([]
 		m.Layers = append(m.Layers, l.Desc)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(layer))
 	}
-	img.Config = encode(t, config)
+	img.Config = Encode(t, config)
 	m.Config = Describe(ocispec.MediaTypeImageConfig, img.Config)
-	img.Manifest = encode(t, m)
+	img.Manifest = Encode(t, m)
 	img.Desc = Describe(m.MediaType, img.Manifest)
 	img.Desc.Platform = &platform
 	return img
@@ -86,7 +86,7 @@ func NewImage(t testing.TB, platform ocispec.Platform, compress func([]byte) ([]
 // NewIndex makes an index of descriptors.
 func NewIndex(t testing.TB, descs ...ocispec.Descriptor) ([]byte, ocispec.Descriptor) {
 	t.Helper()
-	raw := encode(t, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: descs})
+	raw := Encode(t, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: descs})
 	return raw, Describe(ocispec.MediaTypeImageIndex, raw)
 }
 
@@ -95,7 +95,8 @@ func Describe(mediaType string, blob []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(blob), Size: int64(len(blob))}
 }
 
-func encode(t testing.TB, v any) []byte {
+// Encode is the JSON text of v.
+func Encode(t testing.TB, v any) []byte {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	if err != nil {
