@@ -49,12 +49,17 @@ type analyzer struct {
 // whatever the stream. The error is ErrNotGzip for what gunzip would refuse; errors of
 // the reader and the writer are passed on.
 func Analyze(blob io.Reader, correction io.Writer) (Stats, error) {
+	return analyze(blob, correction, (*analyzer).choose)
+}
+
+// analyze is Analyze with the spec that pick returns.
+func analyze(blob io.Reader, correction io.Writer, pick func(*analyzer) spec) (Stats, error) {
 	win := new(window)
 	a := &analyzer{win: win, g: &gunzipper{in: newBitReader(blob), win: win}}
 	if err := a.fill(sample + lookahead); err != nil {
 		return Stats{}, err
 	}
-	s := a.choose()
+	s := pick(a)
 	if _, err := correction.Write(append([]byte(magic), version, s.id)); err != nil {
 		return Stats{}, err
 	}

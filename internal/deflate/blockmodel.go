@@ -119,12 +119,17 @@ func (s *session) pieces(ev *event) error {
 		if s.empty(ev, n) {
 			n, ev.tokens = 0, ev.tokens[:0]
 		} else {
-			s.rest = tokens
+			var err error
+			if s.rest = tokens; !s.c.encoding {
+				err = s.ahead()
+			}
+			if err != nil {
+				return err
+			}
 			s.openIfNeeded()
 			if s.c.encoding {
 				n, toEnd = s.cut(tokens)
 			}
-			var err error
 			if n, err = s.piece(ev, tokens, n, toEnd); err != nil {
 				return err
 			}

@@ -31,7 +31,10 @@ func (c *chain) reset(pos int64, dict int) {
 
 // visible is the end of the data that the encoder saw, as an index.
 func (c *chain) visible() int {
-	return min(len(c.win.buf), c.win.index(c.end))
+	if c.end >= c.win.end() {
+		return len(c.win.buf)
+	}
+	return c.win.index(c.end)
 }
 
 // shiftHash is zlib's kind of hash: each byte shifted and mixed in with xor.
