@@ -3,6 +3,7 @@ package layers
 import (
 	"errors"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,9 @@ func (s *Store) initUpper(path string, c *Container) error {
 	form, err := s.UpperFormat()
 	if err != nil {
 		return err
+	}
+	if form.User() {
+		form.Guard = func() error { return upper.MarkFuseOnly(filepath.Join(filepath.Dir(path), metaDir)) }
 	}
 	st, err := s.OpenStack(c.DiffIDs())
 	if err != nil {

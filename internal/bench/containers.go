@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,79 +92,104 @@ func (b *bench) fuseOverlayWritable(t *treesOf) *playground {
 // A chore is something that people do in a container.
 type chore struct {
 	what         string
-	prepare      string // a script that is not measured
-	script       string // or
-	helper       string // of this program, with the tree and the args
-	args         []string
+	prepare      string  // a script that is not measured
+	script       string  // or
+	helper       string  // of this program
 	kernel, fuse float64 // at most this times the peer's time; 0: not compared
 }
 
-// chores need a tree src below the work directory: sources, and a git repository.
-func chores(src, sub string, big string) []chore {
-	in := []string{src, sub, big}
-	return []chore{
-		{what: "untar of a source tree", script: `mkdir "$1/x"; tar -xf "$2/src.tar" -C "$1/x"`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "cp -r of a large directory", script: `cp -r "$1/$3" "$1/copy"`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "rm -rf of it", prepare: `cp -r "$1/$3" "$1/copy"`, script: `rm -rf "$1/copy"`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "rm -rf of the image's", script: `rm -rf "$1/$3"`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "create and unlink 10,000 files", helper: "helper-create", kernel: 1.1, fuse: 0.8},
-		{what: "rename 10,000 times", helper: "helper-rename", kernel: 1.1, fuse: 0.8},
-		{what: "git clone", script: `git clone -q --no-hardlinks "$2/repo" "$1/clone"`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "git status", prepare: `git clone -q --no-hardlinks "$2/repo" "$1/clone"; git -C "$1/clone" status >/dev/null`, script: `git -C "$1/clone" status | wc -l >/dev/null`, args: in, kernel: 1.1, fuse: 0.8},
-		{what: "write 1 GiB", helper: "helper-seqwrite", kernel: 1.1, fuse: 0.9},
-		{what: "random 4k writes, each with fsync", helper: "helper-randwrite", kernel: 1.1, fuse: 0.9},
-		{what: "append 20,000 lines", helper: "helper-append", kernel: 1.1, fuse: 0.9},
-		{what: "read of the image's files, again", prepare: `find "$1/$3" -type f -size -64k -print0 | xargs -0 cat | wc -c >/dev/null`, helper: "helper-readsub", args: in, kernel: 1.1, fuse: 1.0},
-		{what: "chmod of the largest file", script: `chmod 640 "$1/$4"`, args: in, kernel: 1.1, fuse: 1.0},
-	}
+// chores are called with the tree, a directory with sources, a large directory and
+// the largest file of the image.
+var chores = []chore{
+	{what: "untar of a source tree", script: `mkdir "$1/x"; tar -xf "$2/src.tar" -C "$1/x"`, kernel: 1.1, fuse: 0.8},
+	{what: "cp -r of a directory", script: `cp -r "$1/$3" "$1/copy"`, kernel: 1.1, fuse: 0.8},
+	{what: "rm -rf of new files", prepare: `cp -r "$1/$3" "$1/copy"`, script: `rm -rf "$1/copy"`, kernel: 1.1, fuse: 0.8},
+	{what: "rm -rf of files of the image", script: `rm -rf "$1/$3"`, kernel: 1.1, fuse: 0.8},
+	{what: "create and unlink 10,000 files", helper: "helper-create", kernel: 1.1, fuse: 0.8},
+	{what: "rename 10,000 times", helper: "helper-rename", kernel: 1.1, fuse: 0.8},
+	{what: "git clone", script: `git clone -q --no-hardlinks "$2/repo" "$1/clone"`, kernel: 1.1, fuse: 0.8},
+	{what: "git status", prepare: `git clone -q --no-hardlinks "$2/repo" "$1/clone"; git -C "$1/clone" status >/dev/null`, script: `git -C "$1/clone" status | wc -l >/dev/null`, kernel: 1.1, fuse: 0.8},
+	{what: "write 1 GiB", helper: "helper-seqwrite", kernel: 1.1, fuse: 0.9},
+	{what: "random 4k writes, each with fsync", helper: "helper-randwrite", kernel: 1.1, fuse: 0.9},
+	{what: "append 20,000 lines", helper: "helper-append", kernel: 1.1, fuse: 0.9},
+	{what: "read of the image's files, again", prepare: `find "$1/$3" -type f -size -64k -print0 | xargs -0 cat | wc -c >/dev/null`, helper: "helper-readsub", kernel: 1.1, fuse: 1.0},
+	{what: "chmod of the largest file", script: `chmod 640 "$1/$4"`, kernel: 1.1, fuse: 1.0},
 }
 
-// containers compares work in a container with kernel overlayfs, for the kernel's
-// path, and with fuse-overlayfs, for our own union.
-func (b *bench) containers() error {
+// containerRows are the rows about containers.
+func containerRows() []row {
+	needs := []string{"root", "fuse-overlayfs", "git"}
+	rows := []row{{"containers", needs, (*bench).containerVerbs}}
+	for _, c := range chores {
+		rows = append(rows, row{"container " + c.what, needs, func(b *bench) error { return b.chore(&c) }})
+	}
+	return rows
+}
+
+// A workplace is what all chores have in common.
+type workplace struct {
+	t       *treesOf
+	args    []string // of the scripts, behind the tree
+	grounds []*playground
+}
+
+// workplace prepares it once in a run.
+func (b *bench) workplace() (*workplace, error) {
+	if b.place != nil {
+		return b.place, nil
+	}
 	t, err := b.walkImage()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	src, err := b.sources()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sub, big, err := landmarks(t.merged)
 	if err != nil {
+		return nil, err
+	}
+	b.place = &workplace{t, []string{src, sub, big}, []*playground{
+		b.container(t, "overlay"), b.plainOverlay(t), b.container(t, "fuse"), b.fuseOverlayWritable(t),
+	}}
+	return b.place, nil
+}
+
+// chore compares work in a container with kernel overlayfs, for the kernel's path,
+// and with fuse-overlayfs, for our own union.
+func (b *bench) chore(c *chore) error {
+	w, err := b.workplace()
+	if err != nil {
 		return err
 	}
-	grounds := []*playground{b.container(t, "overlay"), b.plainOverlay(t), b.container(t, "fuse"), b.fuseOverlayWritable(t)}
-	for _, c := range chores(src, sub, big) {
-		var sides []side
-		for _, g := range grounds {
-			sides = append(sides, b.doing(&c, g))
-		}
-		got, err := b.alternate(b.n, sides...)
-		if err != nil {
-			b.skip(c.what, err.Error())
-			continue
-		}
-		b.ratio(c.what+", kernel", "plain overlayfs", got[0], got[1], wall, c.kernel)
-		b.ratio(c.what+", FUSE", "fuse-overlayfs", got[2], got[3], wall, c.fuse)
+	var sides []side
+	for _, g := range w.grounds {
+		sides = append(sides, b.doing(c, g, w.args))
 	}
-	return b.containerVerbs(t, sub)
+	got, err := b.alternate(b.n, sides...)
+	if err != nil {
+		return err
+	}
+	b.ratio(c.what+", kernel", "plain overlayfs", got[0], got[1], wall, c.kernel)
+	b.ratio(c.what+", FUSE", "fuse-overlayfs", got[2], got[3], wall, c.fuse)
+	return nil
 }
 
 // doing measures a chore in a fresh tree.
-func (b *bench) doing(c *chore, g *playground) side {
+func (b *bench) doing(c *chore, g *playground, more []string) side {
 	var dir string
 	return side{
 		name: g.name,
 		before: func() (err error) {
 			if dir, err = g.enter(); err == nil && c.prepare != "" {
-				_, err = b.script(c.prepare, append([]string{dir}, c.args...)...)
+				_, err = b.script(c.prepare, append([]string{dir}, more...)...)
 			}
 			unix.Sync() // what was written before is not to slow the work down
 			return err
 		},
 		run: func() (sample, error) {
-			args := append([]string{dir}, c.args...)
+			args := append([]string{dir}, more...)
 			if c.helper != "" {
 				return b.helper(c.helper, args...)
 			}
@@ -189,35 +215,29 @@ func (b *bench) sources() (string, error) {
 	return dir, err
 }
 
-// landmarks finds the directory with the most entries of its own depth below the
-// root's directories, and the largest file.
+// landmarks finds the directory with the most files, but not too many to be copied
+// again and again, and the largest file.
 func landmarks(merged string) (sub, big string, err error) {
-	var most int
+	const enough = 5000
 	var largest int64
-	tops, err := filepath.Glob(merged + "/*/*")
-	if err != nil {
-		return "", "", err
-	}
-	for _, top := range tops {
-		list, err := paths(top, -1)
+	counts := map[string]int{}
+	err = filepath.WalkDir(merged, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return "", "", err
+			return err
 		}
-		rel, err := filepath.Rel(merged, top)
-		if err != nil {
-			return "", "", err
+		rel := strings.TrimPrefix(p, merged+"/")
+		for dir := filepath.Dir(rel); dir != "."; dir = filepath.Dir(dir) {
+			counts[dir]++
 		}
-		if st, err := os.Lstat(top); err == nil && st.IsDir() && len(list) > most && len(list) < 120_000 {
-			most, sub = len(list), rel
+		if info, err := d.Info(); err == nil && d.Type().IsRegular() && info.Size() > largest {
+			largest, big = info.Size(), rel
 		}
-		for _, p := range list {
-			if st, err := os.Lstat(p); err == nil && st.Mode().IsRegular() && st.Size() > largest {
-				largest = st.Size()
-				if big, err = filepath.Rel(merged, p); err != nil {
-					return "", "", err
-				}
-			}
+		return nil
+	})
+	for dir, n := range counts {
+		if n <= enough && (n > counts[sub] || n == counts[sub] && dir < sub) {
+			sub = dir
 		}
 	}
-	return sub, big, nil
+	return sub, big, err
 }

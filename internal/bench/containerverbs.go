@@ -16,7 +16,12 @@ const tenChanges = `cd "$1/$2"; n=0
 
 // containerVerbs measures create and rm, and changes and diff after ten changes,
 // against podman diff on fuse-overlayfs.
-func (b *bench) containerVerbs(t *treesOf, sub string) error {
+func (b *bench) containerVerbs() error {
+	w, err := b.workplace()
+	if err != nil {
+		return err
+	}
+	t, sub := w.t, w.args[1]
 	var list samples
 	var removed samples
 	for range max(b.n, 5) * 2 {

@@ -81,6 +81,9 @@ func Open(o *Options) (*FS, error) {
 		layers: o.Layers, format: o.Format, meta: o.Meta, upperPath: o.Upper, readOnly: o.ReadOnly, belowRoot: noDirID,
 		nodes: map[ID]*node{}, byHost: map[uint64]*node{}, born: Root, work: -1,
 	}
+	if f.format.User() {
+		f.format.Guard = f.markFuseOnly
+	}
 	f.fds.init()
 	if len(o.Layers) > 0 {
 		trees := make([]*tree.Tree, len(o.Layers))

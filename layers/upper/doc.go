@@ -34,7 +34,8 @@
 //
 // # fuse-only
 //
-// The kernel would misread placeholders, and with userxattr also redirects and
-// metacopies. Before the first of them is made in an upper directory,
+// The kernel would misread placeholders, would not know of overrides and of attributes
+// that are kept under another name, and with userxattr refuses redirects and metacopies.
+// Before the first of them is made in an upper directory,
 // [MarkFuseOnly] writes down that only layerfs may read it from now on.
 package upper

@@ -10,9 +10,20 @@ import (
 
 // A Format is the form of the uppers of one store.
 type Format struct {
+	// Guard, if set, is called before an override or a kept attribute is written, which
+	// the kernel's overlayfs would not see; its error is returned instead.
+	Guard func() error
+
 	prefix string
 	user   bool
 	owners Owners
+}
+
+func (f *Format) guard() error {
+	if f.Guard == nil {
+		return nil
+	}
+	return f.Guard()
 }
 
 // New returns the form of the uppers of a store that belongs to owners.UID: that

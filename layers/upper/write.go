@@ -107,6 +107,9 @@ func (f *Format) SetMeta(at At, have *Entry, want *Override) error {
 func (f *Format) setUserMeta(at At, have *Entry, want *Override) error {
 	need := f.NeedsOverride(want) || have.Placeholder
 	if need {
+		if err := f.guard(); err != nil {
+			return err
+		}
 		if err := at.set(f.prefix+nameOverride, want.encode(), 0); err != nil {
 			return fmt.Errorf("override: %w", err)
 		}

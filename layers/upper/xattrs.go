@@ -61,6 +61,11 @@ func (f *Format) SetXattr(at At, name string, value []byte, flags int) error {
 	if Private(name) {
 		return unix.EPERM
 	}
+	if f.kept(name) {
+		if err := f.guard(); err != nil {
+			return err
+		}
+	}
 	return at.set(f.hostName(name), value, flags)
 }
 
