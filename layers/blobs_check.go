@@ -39,10 +39,26 @@ func (c *checker) forms(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			c.problem("layer "+string(layer), "", err.Error(), c.users[layer])
+			if !c.s.hasForm(ctx, f.digest, f.Form) {
+				continue // removed or replaced since
+			}
+			p := c.problem("layer "+string(layer), "", err.Error(), c.users[layer])
+			p.part, p.layer, p.blob = partForm, DiffID(layer), f.digest
 		}
 	}
 	return nil
+}
+
+// hasForm reports whether the form is still recorded as it was.
+func (s *Store) hasForm(ctx context.Context, d digest.Digest, was index.Form) bool {
+	err := s.view(ctx, func(tx *index.Tx) error {
+		f, err := tx.Form(sumOf(d))
+		if err == nil && f != was {
+			err = index.ErrNotFound
+		}
+		return err
+	})
+	return err == nil
 }
 
 // checkForm verifies one compressed form: its presence and size, unless fast all of

@@ -210,7 +210,7 @@ func TestDamagedBlob(t *testing.T) {
 		}
 		b.Close()
 		r, err := s.Check(t.Context(), nil)
-		if err != nil || len(r.Problems) != 1 || !slices.Contains(r.Problems[0].Images, img.ID) {
+		if err != nil || len(r.Problems) != 1 || len(r.Problems[0].Images) != 1 || r.Problems[0].Images[0].ID != img.ID {
 			t.Errorf("%s: check found %+v, %v", name, r, err)
 		}
 	}

@@ -2,42 +2,80 @@ package layers
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
-	"io"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/layerfs/layerfs/index"
-	"github.com/layerfs/layerfs/index/tree"
+	"github.com/layerfs/layerfs/internal/blob"
 )
 
-// CheckOptions change what is checked; nil means everything.
+// CheckOptions change what is checked; nil means everything but Deep.
 type CheckOptions struct {
 	// Fast leaves out what needs reading the contents of all files.
 	Fast bool
-	// Progress is called after each layer with the bytes of tar that have been
-	// checked, of total.
+	// Deep also puts every layer's tar together and compares it with its DiffID: it
+	// finds what was wrong before it was written, at the cost of reading all twice.
+	Deep bool
+	// Progress is called now and then with the bytes that have been read, of total.
 	Progress func(done, total int64)
 }
 
 // A Problem is one thing that is wrong with the store.
 type Problem struct {
-	// What is damaged: "image sha256:…", "layer sha256:…", "name …".
+	// What is damaged: "image sha256:…", "layer sha256:…", "index", "name …".
 	What string `json:"what"`
 	// Path is the file in the layer whose content is damaged, if it is that.
 	Path string `json:"path,omitempty"`
 	// Why says what was found.
 	Why string `json:"why"`
-	// Images are the IDs of the images that show the damage.
-	Images []digest.Digest `json:"images"`
+	// Images are the images that show the damage.
+	Images []ImageRef `json:"images"`
+	// State says what a repair has done about it; empty when nothing was tried.
+	State string `json:"state,omitempty"`
+
+	part  part // for the repair
+	layer DiffID
+	body  blob.Placed
+	blob  digest.Digest
 }
 
+// What a repair can do about a problem.
+const (
+	StateRepaired    = "repaired"
+	StateQuarantined = "quarantined" // moved aside or marked; the rest goes on working
+	StateLeft        = "left"        // there is nothing to repair it from, and it does no harm
+)
+
+// A part is a kind of file of the store.
+type part int
+
+const (
+	partOther part = iota
+	partFormat
+	partIndex
+	partTree
+	partSplit
+	partBody
+	partBlob // manifest, config, index document, big data
+	partForm // compressed layer
+	partPlace
+)
+
 func (p Problem) String() string {
+	text := p.What + ": "
 	if p.Path != "" {
-		return fmt.Sprintf("%s: %s: %s", p.What, p.Path, p.Why)
+		text += p.Path + ": "
 	}
-	return p.What + ": " + p.Why
+	text += p.Why
+	if p.State != "" {
+		text += " (" + p.State + ")"
+	}
+	return text
 }
 
 // A CheckReport is what Check found; a sound store has no problems.
@@ -46,7 +84,7 @@ type CheckReport struct {
 	Images   int       `json:"images"`
 	Layers   int       `json:"layers"`
 	Bodies   int64     `json:"bodies"`
-	Bytes    int64     `json:"bytes"` // of tar that was put together and hashed
+	Bytes    int64     `json:"bytes"` // of file contents, and with Deep of tars, that were read
 }
 
 // A checker gathers problems; an error of Check itself means that it could not go
@@ -55,237 +93,287 @@ type checker struct {
 	s      *Store
 	o      CheckOptions
 	report CheckReport
+	refs   map[digest.Digest]ImageRef
 	users  map[digest.Digest][]digest.Digest
 	layers []index.Layer
 	images []index.Image
+	data   []ownedData
+	boxes  []index.Container
+	bad    map[blob.Sum]badBody // found so far
 	total  int64
 }
 
-// Check verifies the records, the trees, the split metadata and, unless o.Fast,
-// every layer's tar against its DiffID, which covers every body. It changes
-// nothing and may run while the store is used.
+type ownedData struct {
+	owner  index.Owner
+	key    string
+	digest digest.Digest
+}
+
+// Check verifies the index, the records, the trees, the split metadata, manifests,
+// configs and big data, and unless o.Fast compressed layers and every body against
+// its digest. It changes nothing and may run while the store is used: what is
+// removed meanwhile is no damage.
 func (s *Store) Check(ctx context.Context, o *CheckOptions) (*CheckReport, error) {
-	c := &checker{s: s}
+	c := &checker{s: s, bad: map[blob.Sum]badBody{}}
 	if o != nil {
 		c.o = *o
 	}
-	if err := c.records(ctx); err != nil {
-		return nil, err
-	}
-	for _, img := range c.images {
-		c.image(img)
-	}
-	for _, l := range c.layers {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := c.layer(ctx, l); err != nil {
-			return nil, err
-		}
-		if c.o.Progress != nil {
-			c.o.Progress(c.report.Bytes, c.total)
-		}
-	}
-	if err := c.forms(ctx); err != nil {
+	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
 	return &c.report, nil
 }
 
-func (c *checker) problem(what, path, why string, images []digest.Digest) {
-	c.report.Problems = append(c.report.Problems, Problem{What: what, Path: path, Why: why, Images: images})
+func (c *checker) run(ctx context.Context) error {
+	c.format()
+	sound, err := c.index(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.records(ctx); err != nil {
+		if !sound && errors.Is(err, ErrDamaged) || errors.Is(err, index.ErrDamaged) {
+			return c.unindexed(ctx)
+		}
+		return err
+	}
+	for _, img := range c.images {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.image(ctx, img); err != nil {
+			return err
+		}
+	}
+	for _, d := range c.data {
+		if err := c.bigData(ctx, d); err != nil {
+			return err
+		}
+	}
+	for batch := range slices.Chunk(c.layers, batchLayers) {
+		if err := c.batch(ctx, batch); err != nil {
+			return err
+		}
+	}
+	if err := c.forms(ctx); err != nil {
+		return err
+	}
+	return c.containers(ctx)
+}
+
+// problem notes a problem that touches images.
+func (c *checker) problem(what, path, why string, images []digest.Digest) *Problem {
+	p := Problem{What: what, Path: path, Why: why, Images: []ImageRef{}}
+	for _, id := range images {
+		ref, ok := c.refs[id]
+		if !ok {
+			ref = ImageRef{ID: id, Names: []string{}}
+		}
+		p.Images = append(p.Images, ref)
+	}
+	c.report.Problems = append(c.report.Problems, p)
+	return &c.report.Problems[len(c.report.Problems)-1]
+}
+
+func (c *checker) format() {
+	if err := checkFormat(c.s.root); err != nil {
+		c.problem("format", "", err.Error(), nil).part = partFormat
+	}
+}
+
+// index verifies the index itself.
+func (c *checker) index(ctx context.Context) (sound bool, err error) {
+	problems, err := c.s.index.DB.Verify(ctx)
+	for _, p := range problems {
+		c.problem("index", "", p.Error(), nil).part = partIndex
+	}
+	return len(problems) == 0, err
+}
+
+// unindexed checks the layers' own files when there is no index that could say
+// which layers there should be.
+func (c *checker) unindexed(ctx context.Context) error {
+	if len(c.report.Problems) == 0 {
+		c.problem("index", "", "it cannot be read; run `layerfs check --repair`", nil).part = partIndex
+	}
+	entries, err := os.ReadDir(filepath.Join(c.s.root, "layers"))
+	if err != nil {
+		return err
+	}
+	c.layers = nil
+	for _, e := range entries {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if d.Validate() == nil {
+			c.layers = append(c.layers, index.Layer{DiffID: d, Size: -1})
+		}
+	}
+	for batch := range slices.Chunk(c.layers, batchLayers) {
+		if err := c.batch(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // records reads all records and checks that they refer to each other.
 func (c *checker) records(ctx context.Context) error {
-	return c.s.index.View(ctx, func(tx *index.Tx) error {
-		c.layers, c.images = nil, nil
-		known := map[digest.Digest]bool{}
-		err := tx.EachLayer(func(l index.Layer) error {
-			known[l.DiffID] = true
-			c.layers = append(c.layers, l)
-			c.total += l.Size
-			return nil
-		})
-		if err != nil {
+	return c.s.view(ctx, func(tx *index.Tx) (err error) {
+		c.layers, c.images, c.data, c.boxes, c.total = nil, nil, nil, nil, 0
+		if c.refs, err = imageRefs(tx); err != nil {
 			return err
 		}
 		if c.users, err = layerUsers(tx); err != nil {
 			return err
 		}
-		ids := map[digest.Digest]bool{}
-		err = tx.EachImage(func(img index.Image) error {
-			ids[img.ID] = true
-			c.images = append(c.images, img)
-			for _, d := range img.Layers {
-				if !known[d] {
-					c.problem("image "+string(img.ID), "", fmt.Sprintf("its layer %s is not in the index; load the image again", d), []digest.Digest{img.ID})
-				}
+		known := map[digest.Digest]bool{}
+		err = tx.EachLayer(func(l index.Layer) error {
+			known[l.DiffID] = true
+			if l.Additional == "" { // what is borrowed is checked where it lies
+				c.layers = append(c.layers, l)
+				c.total += l.BodyBytes
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return tx.EachName(func(n index.Name) error {
-			if !ids[n.Image] {
-				c.problem("name "+n.Name, "", fmt.Sprintf("its image %s is not in the index; remove the name", n.Image), nil)
+		if err := c.imageRecords(tx, known); err != nil {
+			return err
+		}
+		err = tx.EachOwnedData(func(o index.Owner, key []byte, d index.Data) error {
+			c.data = append(c.data, ownedData{o, string(key), d.Digest})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.EachContainer(func(b index.Container) error {
+			c.boxes = append(c.boxes, b)
+			for _, d := range b.Layers {
+				if !known[d] {
+					c.problem("container "+b.ID, "", fmt.Sprintf("its layer %s is not in the index; load its image again", d), nil)
+				}
 			}
 			return nil
 		})
 	})
 }
 
-func (c *checker) image(img index.Image) {
-	c.report.Images++
-	what := "image " + string(img.ID)
-	blobs := []digest.Digest{img.Config.Digest}
-	for _, m := range img.Manifests {
-		blobs = append(blobs, m.Descriptor.Digest)
-	}
-	for _, d := range blobs {
-		if _, err := c.s.Blob(d); err != nil {
-			c.problem(what, "", err.Error(), []digest.Digest{img.ID})
-		}
-	}
-}
-
-func (c *checker) layer(ctx context.Context, rec index.Layer) error {
-	c.report.Layers++
-	d := DiffID(rec.DiffID)
-	what, images := "layer "+string(d), c.users[rec.DiffID]
-	l, err := c.s.OpenLayer(d)
-	if err != nil {
-		if _, gone := c.s.Layer(ctx, string(d)); gone != nil {
-			return nil // removed since the records were read
-		}
-		c.problem(what, "", err.Error()+"; load its image again", images)
-		return nil
-	}
-	defer l.Close()
-	if rec.Additional != "" {
-		return nil // its own store is the one to check it
-	}
-	if err := l.tree.Verify(); err != nil {
-		c.problem(what, "", err.Error(), images)
-		return nil
-	}
-	tar, err := l.Tar()
-	if err == nil {
-		err = tar.Verify()
-	}
-	if err != nil {
-		c.problem(what, "", err.Error(), images)
-		return nil
-	}
-	if tar.Size() != rec.Size {
-		c.problem(what, "", fmt.Sprintf("its split metadata describes %d bytes of tar, but its record says %d", tar.Size(), rec.Size), images)
-	}
-	if c.o.Fast {
-		return c.present(l, what, images)
-	}
-	return c.content(ctx, l, what, images)
-}
-
-// present checks that every body has a place with room for it.
-func (c *checker) present(l *Layer, what string, images []digest.Digest) error {
-	bad := map[tree.Sum]string{}
-	err := l.tree.EachBody(func(b tree.Body) error {
-		c.report.Bodies++
-		var last [1]byte
-		if _, err := c.s.blobs.BodyAt(b.Sum, b.Size, place(b), last[:], b.Size-1); err != nil && err != io.EOF {
-			bad[b.Sum] = err.Error()
+func (c *checker) imageRecords(tx *index.Tx, known map[digest.Digest]bool) error {
+	ids := map[digest.Digest]bool{}
+	err := tx.EachImage(func(img index.Image) error {
+		ids[img.ID] = true
+		c.images = append(c.images, img)
+		for _, d := range img.Layers {
+			if !known[d] {
+				c.problem("image "+string(img.ID), "", fmt.Sprintf("its layer %s is not in the index; load the image again", d), []digest.Digest{img.ID})
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return c.name(l, bad, what, images)
-}
-
-// content puts the tar together and compares its digest; only when that fails are
-// the bodies looked at one by one.
-func (c *checker) content(ctx context.Context, l *Layer, what string, images []digest.Digest) error {
-	hash := sha256.New()
-	n, err := l.tar.WriteTo(&ctxWriter{ctx, hash})
-	c.report.Bytes += n
-	c.report.Bodies += l.tree.Stats().Bodies
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	got := digest.NewDigest(digest.SHA256, hash)
-	if err == nil && got == digest.Digest(l.DiffID) {
-		return nil
-	}
-	bad := map[tree.Sum]string{}
-	werr := l.tree.EachBody(func(b tree.Body) error {
-		if err := c.s.blobs.VerifyBody(b.Sum, b.Size, place(b)); err != nil {
-			bad[b.Sum] = err.Error()
-		}
-		return ctx.Err()
-	})
-	if werr != nil {
-		return werr
-	}
-	if len(bad) == 0 {
-		if err == nil {
-			err = fmt.Errorf("its tar comes out with the digest %s", got)
-		}
-		c.problem(what, "", err.Error()+"; load its image again", images)
-		return nil
-	}
-	return c.name(l, bad, what, images)
-}
-
-// name reports the bad bodies by the paths of the files that have them.
-func (c *checker) name(l *Layer, bad map[tree.Sum]string, what string, images []digest.Digest) error {
-	if len(bad) == 0 {
-		return nil
-	}
-	named := map[tree.Sum]bool{}
-	err := walkTree(l.tree, 0, "", func(path string, e tree.Dirent) error {
-		if e.Kind != tree.KindRegular {
-			return nil
-		}
-		b, ok, err := l.tree.Body(e.Ino)
-		if err != nil || !ok {
-			return err
-		}
-		if why, isBad := bad[b.Sum]; isBad {
-			named[b.Sum] = true
-			c.problem(what, path, why, images)
+	return tx.EachName(func(n index.Name) error {
+		if !ids[n.Image] {
+			c.problem("name "+n.Name, "", fmt.Sprintf("its image %s is not in the index; remove the name", n.Image), nil)
 		}
 		return nil
 	})
-	for sum, why := range bad {
-		if !named[sum] {
-			c.problem(what, "", fmt.Sprintf("body %x: %s", sum, why), images)
-		}
-	}
-	return err
 }
 
-// walkTree calls fn for every name of a layer's own tree, parents first.
-func walkTree(t *tree.Tree, dir tree.Ino, path string, fn func(path string, e tree.Dirent) error) error {
-	first, count, err := t.Dir(dir)
-	if err != nil {
-		return treeError(err)
+// image verifies the documents of an image.
+func (c *checker) image(ctx context.Context, img index.Image) error {
+	c.report.Images++
+	documents := []struct {
+		kind   string
+		digest digest.Digest
+	}{{"config", img.Config.Digest}}
+	for _, m := range img.Manifests {
+		documents = append(documents, struct {
+			kind   string
+			digest digest.Digest
+		}{"manifest", m.Descriptor.Digest})
+		for _, x := range m.Indexes {
+			documents = append(documents, struct {
+				kind   string
+				digest digest.Digest
+			}{"index document", x.Digest})
+		}
 	}
-	for i := first; i < first+count; i++ {
-		e, err := t.Dirent(i)
-		if err != nil {
-			return treeError(err)
+	for _, d := range documents {
+		if d.digest == "" {
+			continue
 		}
-		child := joinPath(path, string(e.Name))
-		if err := fn(child, e); err != nil {
-			return err
+		err := c.s.blobs.VerifyBlob(sumOf(d.digest))
+		if err == nil || !c.hasImage(ctx, img.ID) {
+			continue
 		}
-		if e.Kind == tree.KindDirectory && e.Ino > dir { // a damaged table could lead back up
-			if err := walkTree(t, e.Ino, child, fn); err != nil {
-				return err
-			}
-		}
+		p := c.problem("image "+string(img.ID), "", fmt.Sprintf("%s %s: %v", d.kind, d.digest, plainDamage(err)), []digest.Digest{img.ID})
+		p.part, p.blob = partBlob, d.digest
 	}
 	return nil
+}
+
+// hasImage reports whether the image is still there: what is removed while it is
+// checked is not damaged.
+func (c *checker) hasImage(ctx context.Context, id digest.Digest) bool {
+	err := c.s.view(ctx, func(tx *index.Tx) error {
+		_, err := tx.Image(id)
+		return err
+	})
+	return err == nil
+}
+
+func (c *checker) bigData(ctx context.Context, d ownedData) error {
+	if c.o.Fast {
+		if _, err := c.s.blobs.BlobSize(sumOf(d.digest)); err == nil {
+			return nil
+		}
+	}
+	err := c.s.blobs.VerifyBlob(sumOf(d.digest))
+	if err == nil {
+		return ctx.Err()
+	}
+	still := c.s.view(ctx, func(tx *index.Tx) error {
+		now, err := tx.Data(d.owner, []byte(d.key))
+		if err == nil && now.Digest != d.digest {
+			return index.ErrNotFound
+		}
+		return err
+	})
+	if still != nil {
+		return ctx.Err() // removed or replaced since
+	}
+	kinds := map[index.Kind]string{index.KindImage: "image", index.KindLayer: "layer record", index.KindContainer: "container"}
+	p := c.problem(fmt.Sprintf("%s %s", kinds[d.owner.Kind], d.owner.ID), "", fmt.Sprintf("big data %q: %v; set it again", d.key, plainDamage(err)), nil)
+	p.part, p.blob = partBlob, d.digest
+	return nil
+}
+
+// containers checks that every container has its directory.
+func (c *checker) containers(ctx context.Context) error {
+	for _, b := range c.boxes {
+		if _, err := os.Lstat(c.s.UpperPath(b.ID)); err == nil {
+			continue
+		}
+		still := c.s.view(ctx, func(tx *index.Tx) error { _, err := tx.Container(b.ID); return err })
+		if still != nil {
+			continue
+		}
+		name := b.ID
+		if len(b.Names) > 0 {
+			name = b.Names[0]
+		}
+		p := c.problem("container "+name, "", "the directory of its writable layer is missing: what was written in it is lost; `layerfs check --repair` makes it empty", nil)
+		p.blob = digest.Digest(b.ID)
+	}
+	return ctx.Err()
+}
+
+// plainDamage leaves out of an error what the report says anyway.
+func plainDamage(err error) error {
+	if errors.Is(err, blob.ErrNotFound) {
+		return errors.New("it is missing")
+	}
+	return err
 }

@@ -42,8 +42,9 @@ func newFormat() Format {
 }
 
 // readFormat reads root/format; fs.ErrNotExist says that there is none.
-func readFormat(root string) (Format, error) {
-	path := filepath.Join(root, "format")
+func readFormat(root string) (Format, error) { return parseFormat(filepath.Join(root, "format")) }
+
+func parseFormat(path string) (Format, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return Format{}, err
@@ -51,7 +52,7 @@ func readFormat(root string) (Format, error) {
 	var f Format
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if err := dec.Decode(&f); err != nil || f.Version <= 0 {
-		return Format{}, fmt.Errorf("%w: %s cannot be read as a format file; restore it from a backup or from another store of the same version", ErrDamaged, path)
+		return Format{}, fmt.Errorf("%w: %s cannot be read as a format file; run `layerfs check --repair`", ErrDamaged, path)
 	}
 	return f, nil
 }
@@ -91,9 +92,80 @@ func writeFormat(d *disk.Disk, root string) error {
 	if err != nil {
 		return err
 	}
+	if err := d.WriteFile(formatCopy(root), append(raw, '\n'), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	err = d.WriteFile(filepath.Join(root, "format"), append(raw, '\n'), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil // another process has just made the same store
 	}
 	return err
+}
+
+// formatCopy is where the format is said again: a damaged format file could name a
+// feature that nobody knows, and be taken for that of a newer layerfs.
+func formatCopy(root string) string { return filepath.Join(root, "format.copy") }
+
+// useFormat reads the format file and decides whether the store may be opened. When
+// the copy says that it may and the file does not, the file is damaged.
+func useFormat(root string, readOnly bool) error {
+	f, err := readFormat(root)
+	if err == nil {
+		err = f.check(root, readOnly)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, cerr := parseFormat(formatCopy(root))
+	if cerr == nil && c.check(root, readOnly) == nil && errors.Is(err, ErrNewer) {
+		return fmt.Errorf("%w: %s is not what its copy says; run `layerfs check --repair`", ErrDamaged, filepath.Join(root, "format"))
+	}
+	return err
+}
+
+// checkFormat compares the format file with its copy, if there is one.
+func checkFormat(root string) error {
+	f, err := readFormat(root)
+	if err != nil {
+		return err
+	}
+	c, err := parseFormat(formatCopy(root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a store of an older layerfs
+	}
+	if err != nil {
+		return err
+	}
+	if !f.equal(c) {
+		return fmt.Errorf("%w: format and format.copy differ; run `layerfs check --repair`", ErrDamaged)
+	}
+	return nil
+}
+
+func (f Format) equal(g Format) bool {
+	return f.Version == g.Version && slices.Equal(f.Incompatible, g.Incompatible) &&
+		slices.Equal(f.ReadOnlyCompatible, g.ReadOnlyCompatible) && slices.Equal(f.Compatible, g.Compatible)
+}
+
+// repairFormat writes the format file and its copy anew. Of the two, that which this
+// layerfs understands is right; when neither can be read the trees and the index,
+// which have versions of their own, tell what is too new.
+func repairFormat(d *disk.Disk, root string) error {
+	good := newFormat()
+	for _, path := range []string{filepath.Join(root, "format"), formatCopy(root)} {
+		if f, err := parseFormat(path); err == nil && f.check(root, false) == nil {
+			good = f
+			break
+		}
+	}
+	raw, err := json.MarshalIndent(good, "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{formatCopy(root), filepath.Join(root, "format")} {
+		if err := d.WriteFile(path, append(raw, '\n'), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -36,6 +36,8 @@ type importer struct {
 	blobs  atomic.Int64 // compressed blobs so far
 	keep   bool         // compressed blobs are kept
 
+	healing *healing // nil when there is nothing to heal
+
 	mu   sync.Mutex
 	kept []keptBlob
 }
@@ -48,6 +50,8 @@ type stagedLayer struct {
 	split   *disk.File
 	dir     string // below the importer's temporary directory
 	size    int64
+
+	bodiesOnly bool // the store has the layer, only contents of files are needed
 }
 
 // newImport begins an import under a lease, which holds all that the import will

@@ -25,7 +25,8 @@ type Layer struct {
 	s    *Store
 	lock *os.File // the tree's file, with a shared flock
 	tree *tree.Tree
-	refs int // guarded by Store.mu
+	refs int               // guarded by Store.mu
+	bad  map[blob.Sum]bool // bodies that are known to be damaged; nearly always nil
 
 	tarOnce sync.Once
 	tarFile *os.File
@@ -57,7 +58,7 @@ func (s *Store) openOwn(d DiffID) (*Layer, error) {
 	}
 	f, err := openLocked(filepath.Join(s.layerDir(d), "tree"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s", ErrLayerUnknown, d)
+		return nil, s.absentLayer(d)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", d, err)
@@ -67,7 +68,7 @@ func (s *Store) openOwn(d DiffID) (*Layer, error) {
 		f.Close()
 		return nil, fmt.Errorf("layer %s: %w", d, treeError(err))
 	}
-	l := &Layer{DiffID: d, s: s, lock: f, tree: t, refs: 1}
+	l := &Layer{DiffID: d, s: s, lock: f, tree: t, refs: 1, bad: s.damagedBodies()}
 	for _, id := range t.Packs() {
 		s.blobs.Pin(blob.PackID(id))
 	}
@@ -75,9 +76,21 @@ func (s *Store) openOwn(d DiffID) (*Layer, error) {
 	return l, nil
 }
 
+// absentLayer is the error for a layer without a tree: it is not there, or it should
+// be.
+func (s *Store) absentLayer(d DiffID) error {
+	if s.isQuarantined(d) {
+		return fmt.Errorf("%w: layer %s is in quarantine; run `layerfs check --repair --from ARCHIVE`, or load its image again", ErrDamaged, d)
+	}
+	if _, err := os.Lstat(s.layerDir(d)); err == nil {
+		return fmt.Errorf("%w: layer %s: its tree is missing; run `layerfs check --repair`", ErrDamaged, d)
+	}
+	return fmt.Errorf("%w: %s", ErrLayerUnknown, d)
+}
+
 func treeError(err error) error {
 	if errors.Is(err, tree.ErrDamaged) {
-		return fmt.Errorf("%w: %w; run `layerfs check`", ErrDamaged, err)
+		return fmt.Errorf("%w: %w; run `layerfs check --repair`", ErrDamaged, err)
 	}
 	return err
 }
@@ -171,11 +184,14 @@ type layerBodies struct{ l *Layer }
 // Body implements tarsplit.Bodies.
 func (b layerBodies) Body(sum tarsplit.Sum, size int64) (io.ReaderAt, error) {
 	body, ok, err := b.l.tree.BodyBySum(sum)
+	if err == nil {
+		err = b.l.refuseBad(sum)
+	}
 	if err != nil {
 		return nil, treeError(err)
 	}
 	if !ok || body.Size != size {
-		return nil, fmt.Errorf("%w: layer %s: its tree does not list the body %x of %d bytes; run `layerfs check`", ErrDamaged, b.l.DiffID, sum, size)
+		return nil, fmt.Errorf("%w: layer %s: its tree does not list the body %x of %d bytes; run `layerfs check --repair`", ErrDamaged, b.l.DiffID, sum, size)
 	}
 	r := bodyReader{s: b.l.s.blobs, body: body}
 	if body.Place.Pack == 0 {
@@ -251,6 +267,9 @@ func (l *Layer) fill(ino tree.Ino, a tree.Attr, p []byte, off int64) error {
 }
 
 func (l *Layer) bodyAt(body tree.Body, p []byte, off int64) error {
+	if err := l.refuseBad(body.Sum); err != nil {
+		return err
+	}
 	n, err := l.s.blobs.BodyAt(body.Sum, body.Size, place(body), p, off)
 	if n == len(p) {
 		return nil
@@ -289,7 +308,7 @@ func (l *Layer) fillSparse(ino tree.Ino, body tree.Body, p []byte, off int64) er
 // they lie in a pack and the file has no holes. They are valid until Close.
 func (l *Layer) Bytes(ino tree.Ino, off, n int64) ([]byte, bool) {
 	body, ok, err := l.tree.Body(ino)
-	if err != nil || !ok || body.Place.Pack == 0 {
+	if err != nil || !ok || body.Place.Pack == 0 || l.bad[body.Sum] {
 		return nil, false
 	}
 	a, err := l.tree.Attr(ino)
@@ -305,7 +324,7 @@ func (l *Layer) Bytes(ino tree.Ino, off, n int64) ([]byte, bool) {
 // empty, sparse or in a pack.
 func (l *Layer) OpenBody(ino tree.Ino) (f *os.File, ok bool, err error) {
 	body, has, err := l.tree.Body(ino)
-	if err != nil || !has || body.Place.Pack != 0 {
+	if err != nil || !has || body.Place.Pack != 0 || l.bad[body.Sum] {
 		return nil, false, treeError(err)
 	}
 	a, err := l.tree.Attr(ino)

@@ -166,8 +166,15 @@ func (s *Store) readImage(ctx context.Context, src Source) (*incoming, error) {
 func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, lease *Lease, o *LoadOptions) (err error) {
 	in.keep = !o.DropBlobs
 	todo, err := s.missing(ctx, in, o)
-	if err != nil || len(todo) == 0 {
+	if err != nil {
 		return err
+	}
+	damaged, err := s.damaged(ctx, in, todo)
+	if err != nil {
+		return err
+	}
+	if todo = withDamaged(in, todo, damaged); len(todo) == 0 {
+		return nil
 	}
 	if a, ok := src.(Announced); ok {
 		a.Announce(in.blobs(todo))
@@ -177,6 +184,9 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, leas
 		return err
 	}
 	defer func() { err = errors.Join(err, im.close(err)) }()
+	if err := im.healsAll(damaged); err != nil {
+		return err
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
 	staged := make([]*stagedLayer, len(in.diffIDs))
@@ -190,6 +200,9 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, leas
 				return im.readBlob(gctx, src, in.manifest.Layers[t.place], in.diffIDs[t.place], p)
 			}
 			l := &stagedLayer{diffID: in.diffIDs[t.place], desc: in.manifest.Layers[t.place]}
+			if what, ok := damaged[l.diffID]; ok {
+				l.bodiesOnly = !what.tables
+			}
 			if err := im.read(gctx, src, l, p); err != nil {
 				l.close()
 				return fmt.Errorf("layer %s: %w", l.diffID, err)
@@ -208,6 +221,11 @@ func (s *Store) importLayers(ctx context.Context, src Source, in *incoming, leas
 	}
 	if in.layers, err = im.publish(ctx, in, staged); err != nil {
 		return err
+	}
+	if im.healing != nil {
+		if err := s.finishHealing(ctx, im.healing, in.layers); err != nil {
+			return err
+		}
 	}
 	in.kept, err = im.publishBlobs()
 	return err

@@ -20,13 +20,17 @@ import (
 // place. It returns the records that make the layers visible once they are in the
 // index.
 func (im *importer) publish(ctx context.Context, in *incoming, staged []*stagedLayer) ([]index.Layer, error) {
-	if err := im.ingest.Commit(im.register); err != nil {
+	register := im.register
+	if im.healing != nil {
+		register = im.healing.register
+	}
+	if err := im.ingest.Commit(register); err != nil {
 		return nil, err
 	}
 	var records []index.Layer
 	var files []string
 	for i, l := range staged {
-		if l == nil {
+		if l == nil || l.bodiesOnly {
 			continue
 		}
 		rec, err := im.finish(ctx, l, in.diffIDs[:i], staged)
@@ -40,8 +44,8 @@ func (im *importer) publish(ctx context.Context, in *incoming, staged []*stagedL
 		return nil, err
 	}
 	for _, l := range staged {
-		if l != nil {
-			if err := im.place(l); err != nil {
+		if l != nil && !l.bodiesOnly {
+			if err := im.replace(l); err != nil {
 				return nil, fmt.Errorf("layer %s: %w", l.diffID, err)
 			}
 		}
@@ -196,7 +200,7 @@ func (im *importer) openTrees(below []DiffID, staged []*stagedLayer) (*stackOfTr
 
 func (im *importer) openTree(st *stackOfTrees, d DiffID, staged []*stagedLayer) error {
 	for _, l := range staged {
-		if l != nil && l.diffID == d {
+		if l != nil && !l.bodiesOnly && l.diffID == d {
 			t, err := tree.Open(filepath.Join(l.dir, "tree"))
 			if err == nil {
 				st.trees, st.layers = append(st.trees, t), append(st.layers, nil)

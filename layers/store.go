@@ -19,6 +19,8 @@ import (
 type Options struct {
 	// ReadOnly opens the store without the right to change anything; it must exist.
 	ReadOnly bool
+	// Repair opens also a store whose format file is damaged, for Check and Repair.
+	Repair bool
 	// Timeout is how long a lock is waited for before ErrBusy; 0 means
 	// index.DefaultTimeout.
 	Timeout time.Duration
@@ -46,6 +48,8 @@ type Store struct {
 
 	additional []*additional
 	slots      slotBook // of what is in additional stores
+
+	bad badList
 
 	mu   sync.Mutex // guards open
 	open map[DiffID]*Layer
@@ -80,18 +84,14 @@ func Open(root string, o *Options) (*Store, error) {
 	for _, dir := range o.Additional {
 		s.additional = append(s.additional, &additional{root: filepath.Clean(dir), s: s})
 	}
-	format, err := readFormat(root)
+	err = useFormat(root, o.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) && !o.ReadOnly {
-		err = s.create()
-		if err == nil {
-			format, err = readFormat(root)
+		if err = s.create(); err == nil {
+			err = useFormat(root, o.ReadOnly)
 		}
 	}
-	if err != nil {
+	if err != nil && !(o.Repair && errors.Is(err, ErrDamaged)) {
 		return nil, s.openError(err)
-	}
-	if err := format.check(root, o.ReadOnly); err != nil {
-		return nil, err
 	}
 	if s.blobs, err = blob.Open(root, o.Disk); err != nil {
 		return nil, fmt.Errorf("store %s: %w", root, err)
@@ -142,7 +142,7 @@ func (s *Store) create() error {
 // or that another process is making at this moment.
 func ownName(name string) bool {
 	switch name {
-	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "squeeze.lock", "lost+found":
+	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "format.copy", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "squeeze.lock", "lost+found":
 		return true
 	}
 	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'

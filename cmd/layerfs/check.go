@@ -87,8 +87,8 @@ func check(ctx context.Context, o *checkOptions, st *layers.Store) error {
 func (o *checkOptions) print(r *layers.CheckReport) {
 	for _, p := range r.Problems {
 		fmt.Fprintln(o.out, printable(p.String()))
-		for _, id := range p.Images {
-			fmt.Fprintf(o.out, "   in image %s\n", short(string(id), false))
+		for _, img := range p.Images {
+			fmt.Fprintf(o.out, "   in image %s  %s\n", short(string(img.ID), false), names(img))
 		}
 	}
 	verdict := "no problems"
