@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/index/tree"
@@ -125,14 +124,16 @@ func (im *importer) heals(bad map[blob.Sum]bool) (*healing, error) {
 		return nil, err
 	}
 	var err error
-	im.ingest, err = im.s.blobs.NewIngest(im.temp.path, h.known)
+	if im.ingest, err = im.s.blobs.NewIngest(im.temp.path, h.known); err != nil {
+		return nil, err
+	}
 	im.healing = h
-	return h, err
+	return h, im.lease.holdPack(im.ingest.PackID())
 }
 
 // known tells the ingest which bodies the store has in good order.
 func (h *healing) known(sums []blob.Sum) ([]bool, error) {
-	found, err := h.s.knownBodies(sums)
+	found, err := h.knownBodies(sums)
 	for i, sum := range sums {
 		if err == nil && h.bad[sum] {
 			found[i] = false
@@ -219,7 +220,8 @@ func (im *importer) replace(l *stagedLayer) error {
 
 // replaceTables puts a new tree and new split metadata to where damaged ones are.
 // The tree's file stays the same one when there is one: a mount that has it mapped
-// sees the right table at once, and its lock keeps holding the layer.
+// sees the right table at once, and its lock keeps holding the layer. Whoever dies
+// here leaves what was there before: a damaged tree.
 func (im *importer) replaceTables(l *stagedLayer) error {
 	final := im.s.layerDir(l.diffID)
 	old, err := os.OpenFile(filepath.Join(final, "tree"), os.O_RDWR, 0)
@@ -227,9 +229,6 @@ func (im *importer) replaceTables(l *stagedLayer) error {
 		return im.place(l) // nobody can have it open
 	}
 	defer old.Close()
-	if free := unix.Flock(int(old.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil; free {
-		return im.place(l)
-	}
 	fresh, err := os.Open(filepath.Join(l.dir, "tree"))
 	if err != nil {
 		return err
@@ -254,7 +253,12 @@ func (im *importer) replaceTables(l *stagedLayer) error {
 // healLayer makes a layer whole again from its tar. below is the stack that it lies
 // on, for its hard links.
 func (s *Store) healLayer(ctx context.Context, d DiffID, below []DiffID, what damage, tar func() (io.ReadCloser, error)) (err error) {
-	im, err := s.newImport(0, false)
+	lease, err := s.NewLease(ctx, "repair")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lease.Close()) }()
+	im, err := s.newImport(lease, 0, false)
 	if err != nil {
 		return err
 	}
@@ -401,17 +405,4 @@ func (im *importer) healsAll(damaged map[DiffID]damage) error {
 	}
 	_, err := im.heals(bad)
 	return err
-}
-
-// A ctxReader stops reading when its context ends.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

@@ -113,8 +113,3 @@ func TestLoadHeals(t *testing.T) {
 		t.Error("the image is not what it was")
 	}
 }
-
-var (
-	_ = errors.Is
-	_ = slices.Equal[[]int]
-)
