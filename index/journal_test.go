@@ -61,7 +61,7 @@ func firstDifference(got, want string) string {
 	return fmt.Sprintf("%d lines, want %d", len(a), len(b))
 }
 
-func noBodies(update func(func(*Tx) error) error) error { return nil }
+func noBodies(_ *Rebuilt, _ func(func(*Tx) error) error) error { return nil }
 
 func wantSound(t *testing.T, db *DB) {
 	t.Helper()

@@ -30,7 +30,7 @@ type Rebuilt struct {
 // bodies, in as many transactions as it likes. The new index takes the place of the
 // old one, which is renamed to aside; an empty aside removes it. Until the end
 // everybody else waits.
-func (db *DB) Rebuild(ctx context.Context, aside string, fn func(update func(func(*Tx) error) error) error) (*Rebuilt, error) {
+func (db *DB) Rebuild(ctx context.Context, aside string, fn func(what *Rebuilt, update func(func(*Tx) error) error) error) (*Rebuilt, error) {
 	release, err := db.lockExclusive(ctx, "rebuilding the index")
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (db *DB) Rebuild(ctx context.Context, aside string, fn func(update func(fun
 		if err := db.refill(b, out); err != nil {
 			return err
 		}
-		if err := fn(func(fn func(*Tx) error) error { return commit(b, &Tx{}, fn) }); err != nil {
+		if err := fn(out, func(fn func(*Tx) error) error { return commit(b, &Tx{}, fn) }); err != nil {
 			return err
 		}
 		if err := b.Sync(); err != nil {

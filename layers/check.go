@@ -42,6 +42,8 @@ type Problem struct {
 	layer DiffID
 	body  blob.Placed
 	blob  digest.Digest
+
+	container string
 }
 
 // What a repair can do about a problem.
@@ -64,6 +66,7 @@ const (
 	partBlob // manifest, config, index document, big data
 	partForm // compressed layer
 	partPlace
+	partContainer
 )
 
 func (p Problem) String() string {
@@ -365,7 +368,7 @@ func (c *checker) containers(ctx context.Context) error {
 			name = b.Names[0]
 		}
 		p := c.problem("container "+name, "", "the directory of its writable layer is missing: what was written in it is lost; `layerfs check --repair` makes it empty", nil)
-		p.blob = digest.Digest(b.ID)
+		p.part, p.container = partContainer, b.ID
 	}
 	return ctx.Err()
 }

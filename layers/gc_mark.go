@@ -157,7 +157,7 @@ func (c *collection) markTodo(ctx context.Context) error {
 				continue
 			}
 		}
-		if err != nil {
+		if err != nil && !c.s.isQuarantined(d) { // nothing of it can be used any more
 			return fmt.Errorf("layer %s: %w", d, err)
 		}
 		c.marked[sum] = true
@@ -171,7 +171,7 @@ func (c *collection) markTodo(ctx context.Context) error {
 func (c *collection) markLayer(path string, places bool) error {
 	t, err := tree.Open(path)
 	if err != nil {
-		return fmt.Errorf("%w: %w; `layerfs check` says more", ErrDamaged, err)
+		return fmt.Errorf("%w: %w; run `layerfs check --repair`", ErrDamaged, err)
 	}
 	defer t.Close()
 	return t.EachBody(func(b tree.Body) error {
