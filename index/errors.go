@@ -13,6 +13,8 @@ var (
 	// ErrNewer is returned when the index was written by a newer layerfs, in a
 	// version that this one does not know.
 	ErrNewer = errors.New("index has a newer format")
+	// ErrJournal is returned by Verify when the journal is damaged, but not the index.
+	ErrJournal = errors.New("journal of the index is damaged")
 	// ErrDamaged is returned when index.db or a record in it cannot be read.
 	ErrDamaged = errors.New("index is damaged")
 )

@@ -66,6 +66,31 @@ func (db *DB) Rebuild(ctx context.Context, aside string, fn func(what *Rebuilt, 
 	return out, db.replace(fresh.path, aside)
 }
 
+// WriteJournal writes the journal anew from the index.
+func (db *DB) WriteJournal(ctx context.Context) error {
+	release, err := db.lockExclusive(ctx, "writing the journal")
+	if err != nil {
+		return err
+	}
+	defer release()
+	return db.use(&bolt.Options{ReadOnly: true}, func(b *bolt.DB) error {
+		return b.View(func(tx *bolt.Tx) error {
+			root, err := rootOf(tx)
+			if err != nil || root == nil {
+				return err
+			}
+			return db.writeBase(&Tx{root: root})
+		})
+	})
+}
+
+// HasJournal reports whether there is a journal: a store of an older layerfs has
+// none until it is changed.
+func (db *DB) HasJournal() bool {
+	_, err := os.Lstat(db.journalPath())
+	return err == nil
+}
+
 // replace puts the new index into the place of the old one.
 func (db *DB) replace(fresh, aside string) error {
 	if aside != "" {
@@ -97,7 +122,12 @@ func (db *DB) refill(b *bolt.DB, out *Rebuilt) error {
 			return tx.afterSlots()
 		}
 		for _, name := range journaled {
-			err := j.each(name, func(key, text []byte) error { return tx.restore(name, key, text, out) })
+			err := j.each(name, func(key, text []byte) error {
+				if !out.Whole && tx.bucket(name).Get(key) != nil {
+					return nil // what the index says itself is newer than a line that may not be the last
+				}
+				return tx.restore(name, key, text, out)
+			})
 			if err != nil {
 				return err
 			}

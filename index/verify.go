@@ -97,11 +97,11 @@ func (db *DB) compareJournal(tx *Tx) (problems []error) {
 		return nil
 	}
 	if err != nil {
-		return []error{fmt.Errorf("%w: %w", ErrDamaged, err)}
+		return []error{fmt.Errorf("%w: %w: %w", ErrDamaged, ErrJournal, err)}
 	}
 	defer j.Close()
 	if !j.Whole {
-		return []error{fmt.Errorf("%w: index.journal: %d lines of it cannot be read", ErrDamaged, j.Lost)}
+		return []error{fmt.Errorf("%w: %w: %d lines of it cannot be read", ErrDamaged, ErrJournal, j.Lost)}
 	}
 	if j.generation != tx.Generation() {
 		if j.generation > tx.Generation() {

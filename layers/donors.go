@@ -36,10 +36,12 @@ type donated struct {
 
 func (s *Store) openFrom(ctx context.Context, sources []Source) (*donors, error) {
 	d := &donors{documents: map[digest.Digest][]byte{}, layers: map[DiffID][]donated{}, blobs: map[digest.Digest]donated{}}
+	var failed error
 	for _, src := range sources {
 		in, err := s.readImage(ctx, src)
 		if err != nil {
-			return nil, fmt.Errorf("what is to be repaired from: %w", err)
+			failed = err // an index may list what is no image
+			continue
 		}
 		d.documents[in.desc.Digest], d.documents[in.manifest.Config.Digest] = in.rawManifest, in.rawConfig
 		for i, diff := range in.diffIDs {
@@ -48,7 +50,10 @@ func (s *Store) openFrom(ctx context.Context, sources []Source) (*donors, error)
 			d.blobs[one.desc.Digest] = one
 		}
 	}
-	return d, nil
+	if len(d.documents) == 0 && failed != nil {
+		return nil, fmt.Errorf("what is to be repaired from: %w", failed)
+	}
+	return d, ctx.Err()
 }
 
 // document puts a manifest or a config back.

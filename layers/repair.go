@@ -104,8 +104,17 @@ func (r *repairer) formatAndIndex(ctx context.Context) error {
 			problems, err = []error{err}, nil
 		}
 	}
-	if err != nil || len(problems) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(problems) == 0 {
+		return r.journal(ctx)
+	}
+	if !slices.ContainsFunc(problems, func(p error) bool { return !errors.Is(p, index.ErrJournal) }) {
+		for _, p := range problems {
+			r.made = append(r.made, Problem{What: "index", Why: p.Error(), Images: []ImageRef{}, State: StateRepaired})
+		}
+		return r.s.index.DB.WriteJournal(ctx)
 	}
 	what, err := r.s.rebuildIndex(ctx)
 	if err != nil {
@@ -119,6 +128,14 @@ func (r *repairer) formatAndIndex(ctx context.Context) error {
 		r.made = append(r.made, Problem{What: "index", Why: why, Images: []ImageRef{}, State: StateRepaired})
 	}
 	return nil
+}
+
+// journal writes the journal when it is missing.
+func (r *repairer) journal(ctx context.Context) error {
+	if _, err := os.Lstat(r.s.index.Path()); err != nil || r.s.index.DB.HasJournal() {
+		return nil // an empty store has neither
+	}
+	return r.s.index.DB.WriteJournal(ctx)
 }
 
 // readable decodes every record.
