@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ func TestRandomOperations(t *testing.T) {
 		unmount(t, m)
 		o.readUpper(st, c, func(dir string) {
 			r.roots = [2]string{dir, o.merged}
-			r.compareTrees("read by the kernel")
+			r.compareTrees("read by the kernel", countedLinks)
 		})
 	}
 	if t.Failed() {
@@ -473,10 +474,20 @@ func (r *randomWorld) copyRange(_, _ string) {
 	})
 }
 
+// countedLinks is what the kernel does not know of our upper directory: how many names a file of the image has lost.
+var countedLinks = regexp.MustCompile(` [0-9]+ links| as [a-z/]+`)
+
 // compareTrees compares everything that there is.
-func (r *randomWorld) compareTrees(when string) {
+func (r *randomWorld) compareTrees(when string, except ...*regexp.Regexp) {
 	r.t.Helper()
 	got, want := takeTree(r.t, r.roots[0]), takeTree(r.t, r.roots[1])
+	for _, e := range except {
+		for _, tree := range []map[string]string{got, want} {
+			for p := range tree {
+				tree[p] = e.ReplaceAllString(tree[p], "")
+			}
+		}
+	}
 	for p, w := range want {
 		if got[p] != w {
 			r.t.Errorf("%s: %s is\n   %s, but with overlayfs\n   %s", when, p, got[p], w)

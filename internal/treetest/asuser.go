@@ -15,6 +15,12 @@ func AsUser(uid, gid int, f func() error) error {
 	go func() {
 		// Never unlocked: the thread ends with the goroutine.
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// But for the first thread, which never ends, and stands for the process in /proc.
+			defer runtime.UnlockOSThread()
+			done <- AsUser(uid, gid, f)
+			return
+		}
 		if err := become(uid, gid); err != nil {
 			done <- err
 			return
