@@ -38,8 +38,24 @@ func (s *Server) tick(ctx context.Context) {
 			if missed {
 				s.reload(ctx)
 			}
+			s.collect(ctx)
 		}
 	}
+}
+
+// collect frees what the mount had open when it was removed, once it is closed. Nothing waits for that.
+func (s *Server) collect(ctx context.Context) {
+	if !s.collecting.CompareAndSwap(false, true) {
+		return
+	}
+	s.keepers.Add(1)
+	go func() {
+		defer s.keepers.Done()
+		defer s.collecting.Store(false)
+		if _, err := s.fs.store.CollectPending(ctx); err != nil && ctx.Err() == nil {
+			s.fs.report("space of removed layers is not freed: " + err.Error())
+		}
+	}()
 }
 
 // reload shows the newest catalogue: first to new requests, then by making the kernel forget what has changed, then by

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/layerfs/layerfs/fs/internal/mount"
@@ -23,14 +24,15 @@ type Server struct {
 	fs         *fileSystem
 	conn       *wire.Conn
 
-	keep     sync.Mutex // held while the snapshot is replaced
-	missed   bool       // a change could not be read; guarded by keep
-	prune    pruner     // guarded by keep
-	stop     context.CancelFunc
-	keepers  sync.WaitGroup
-	finished chan struct{} // closed when nothing of the server runs any more
-	gaveUp   chan struct{} // closed when Detach does not wait for the users of the mount
-	giveUp   sync.Once
+	keep       sync.Mutex // held while the snapshot is replaced
+	missed     bool       // a change could not be read; guarded by keep
+	collecting atomic.Bool
+	prune      pruner // guarded by keep
+	stop       context.CancelFunc
+	keepers    sync.WaitGroup
+	finished   chan struct{} // closed when nothing of the server runs any more
+	gaveUp     chan struct{} // closed when Detach does not wait for the users of the mount
+	giveUp     sync.Once
 }
 
 // readAheadKiB is how much the kernel reads ahead where it lets us say so.

@@ -125,7 +125,7 @@ func (s *Store) collect(ctx context.Context, dryRun bool, without *Removed) (*Co
 	for range collectRounds {
 		out, err := s.collectOnce(ctx, false, nil)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, s.addPending(pendingWanted)) // somebody else finishes it
 		}
 		sum.add(out)
 		if !s.takeWanted() {

@@ -276,7 +276,19 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if err := reply.Ready(); err != nil {
 		o.fs.Logger.Warn("nobody to tell that the mount answers", "error", err)
 	}
-	return server.Serve()
+	return errors.Join(server.Serve(), collectLeft(st))
+}
+
+// collectLeft frees what only this mount had open, but does not keep somebody waiting
+// long who has unmounted: then the next one does it.
+func collectLeft(st *layers.Store) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := st.CollectPending(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 // A served is a mount that this process has to do with until it is gone.
