@@ -6,6 +6,7 @@
 //	  images/by-id/<64 hex>/        one per image
 //	      rootfs/                   the merged tree
 //	      config.json manifest.json the bytes as received
+//	      docker.tar                the docker-archive that saving gives
 //	      layers/01-<diffid 12> ... symlinks into layers/sha256, bottom first
 //	      oci/                      an OCI image layout with this image, under its tag
 //	  layers/sha256/<diffid>/

@@ -37,6 +37,7 @@ type fileSystem struct {
 	splits   splitFiles
 
 	layerBlobs blobFiles
+	docker     atomic.Pointer[dockerTar] // the one read last
 }
 
 // Lookup implements wire.Handler.

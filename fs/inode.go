@@ -71,6 +71,7 @@ const (
 	viewManifest = 2
 	viewLayers   = 3
 	viewEmpty    = 4 // the root of an image without layers
+	viewDocker   = 5
 	// 16 to 20, and from 1 << 13 on: what is below oci/, see oci.go
 	viewSymlink   = 1 << 12 // + place of the layer in the stack
 	viewLinkGroup = 1 << 31 // + number of the group of hard links that begins in a lower layer

@@ -85,7 +85,7 @@ func (p *pruner) view(s *Server, v *view) {
 		b.down(kindViewObject, v.slot, ociBlob, ociLayer+uint32(len(v.image.layers)))
 	}
 	b.down(kindViewObject, v.slot, ociTop, ociIndex+1)
-	b.down(kindViewObject, v.slot, viewTop, viewEmpty+1)
+	b.down(kindViewObject, v.slot, viewTop, viewDocker+1)
 	b.send()
 }
 

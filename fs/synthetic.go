@@ -76,6 +76,7 @@ func (v *view) dirOf(number uint32) (*dir, syscall.Errno) {
 		}
 		d.entries = []entry{
 			{"config.json", nodeID(kindViewObject, v.slot, viewConfig), syscall.S_IFREG},
+			{"docker.tar", nodeID(kindViewObject, v.slot, viewDocker), syscall.S_IFREG},
 			{"layers", nodeID(kindViewObject, v.slot, viewLayers), syscall.S_IFDIR},
 			{"manifest.json", nodeID(kindViewObject, v.slot, viewManifest), syscall.S_IFREG},
 			{"oci", nodeID(kindViewObject, v.slot, ociTop), syscall.S_IFDIR},
@@ -180,6 +181,12 @@ func (f *fileSystem) viewAttr(v *view, number uint32, out *fuse.Attr) syscall.Er
 		return f.groupAttr(v, number, out)
 	case isOCI(number):
 		return f.ociAttr(v, number, out)
+	case number == viewDocker:
+		t, err := newDockerTar(v)
+		if err != nil {
+			return f.errno(err)
+		}
+		f.own(out, syscall.S_IFREG|0o444, t.size, v.created)
 	default:
 		target, errno := v.symlink(number)
 		if errno != 0 {
@@ -230,6 +237,8 @@ func (f *fileSystem) readView(v *view, number uint32, buf []byte, off int64) ([]
 		return f.readGroup(v, number, buf, off)
 	case isOCI(number):
 		return f.readOCI(v, number, buf, off)
+	case number == viewDocker:
+		return f.readDocker(v, buf, off)
 	case number != viewConfig:
 		return nil, syscall.EINVAL
 	}
