@@ -23,6 +23,7 @@ var errnos = []struct {
 	{tree.ErrNotDirectory, syscall.ENOTDIR},
 	// The store is at fault.
 	{layers.ErrDamaged, syscall.EIO},
+	{layers.ErrIndexDamaged, syscall.EIO},
 	{layers.ErrVerification, syscall.EIO},
 	{layers.ErrInvalidLayer, syscall.EIO},
 	{layers.ErrInvalidImage, syscall.EIO},

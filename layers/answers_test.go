@@ -205,6 +205,23 @@ func TestWhy(t *testing.T) {
 			t.Errorf("%q: got %v", what, err)
 		}
 	}
+	if _, err := s.CreateContainer(t.Context(), &ContainerOptions{Image: "app:1", Names: []string{"box"}}); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := s.NewLease(t.Context(), "building")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Close()
+	if _, err := lease.RetainLayer(t.Context(), string(img.Layers[1])); err != nil {
+		t.Fatal(err)
+	}
+	for what, want := range map[string]int{"app:1": 1, string(img.Layers[0]): 1, string(img.Layers[1]): 2, string(digest.FromString("f")): 1} {
+		w, err := s.Why(t.Context(), what)
+		if err != nil || len(w.Others) != want || !strings.HasPrefix(w.Others[0], "container box ") {
+			t.Errorf("%s: got %+v, %v, want %d other reasons", what, w, err, want)
+		}
+	}
 	raw := []byte("nobody's")
 	if _, err := s.blobs.PutBlob(raw); err != nil {
 		t.Fatal(err)

@@ -80,6 +80,9 @@ func (s *Store) Why(ctx context.Context, what string) (*Why, error) {
 	if a.out == nil {
 		return nil, fmt.Errorf("%q is no image, layer, blob or file content of the store: %w", what, fs.ErrNotExist)
 	}
+	if err := a.others(ctx); err != nil {
+		return nil, err
+	}
 	for _, d := range a.stack {
 		for _, p := range holders(filepath.Join(s.layerDir(d), "tree")) {
 			if !slices.Contains(a.out.Processes, p) {
@@ -265,6 +268,53 @@ func (a *asker) unused(ctx context.Context, d digest.Digest) error {
 		}
 		return err
 	})
+}
+
+// others finds the containers, layer records and leases that keep it.
+func (a *asker) others(ctx context.Context) error {
+	if a.out.Thing == ThingUnused || a.out.Thing == ThingManifest {
+		return nil
+	}
+	needs := func(stack []digest.Digest, image digest.Digest) bool {
+		if a.out.Thing == ThingImage {
+			return image == a.out.Digest
+		}
+		return slices.ContainsFunc(a.stack, func(d DiffID) bool { return slices.Contains(stack, digest.Digest(d)) })
+	}
+	var found []string
+	err := a.s.view(ctx, func(tx *index.Tx) error {
+		found = found[:0]
+		err := tx.EachContainer(func(c index.Container) error {
+			if needs(c.Layers, c.Image) {
+				found = append(found, "container "+strings.Join(append(slices.Clone(c.Names), c.ID[:12]), " "))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.EachLayerRecord(func(r index.LayerRecord) error {
+			if needs(r.Layers, "") {
+				found = append(found, "layer record "+strings.Join(append(slices.Clone(r.Names), r.ID[:12]), " "))
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	leases, err := a.s.Leases(ctx)
+	for _, l := range leases {
+		var stack []digest.Digest
+		for _, d := range l.Layers {
+			stack = append(stack, digest.Digest(d))
+		}
+		if needs(stack, "") || a.out.Thing == ThingImage && slices.Contains(l.Images, a.out.Digest) {
+			found = append(found, "the lease of "+l.String())
+		}
+	}
+	a.out.Others = append(a.out.Others, found...)
+	return err
 }
 
 // holders lists the other processes that have a lock on the file, as /proc/locks

@@ -186,6 +186,9 @@ func (c *checker) format() {
 // index verifies the index itself.
 func (c *checker) index(ctx context.Context) (sound bool, err error) {
 	problems, err := c.s.index.DB.Verify(ctx)
+	if lost := c.s.indexLost(); lost != nil {
+		problems = append(problems, lost)
+	}
 	for _, p := range problems {
 		c.problem("index", "", p.Error(), nil).part = partIndex
 	}

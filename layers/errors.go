@@ -70,6 +70,9 @@ var (
 	// ErrDamaged is returned when a file of the store is missing or is not what it
 	// was when it was written.
 	ErrDamaged = errors.New("store is damaged")
+	// ErrIndexDamaged is returned when the index of the store cannot be read, or has
+	// lost changes; Repair makes it anew.
+	ErrIndexDamaged = index.ErrDamaged
 	// ErrNotStore is returned by Open for a directory that holds other things.
 	ErrNotStore = errors.New("not a layerfs store")
 	// ErrNewer is returned for a store that a newer layerfs has written in a format

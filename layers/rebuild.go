@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,21 @@ import (
 	"github.com/layerfs/layerfs/internal/spool"
 	"github.com/layerfs/layerfs/tarsplit"
 )
+
+// indexLost returns ErrDamaged when there are layers but neither an index nor a
+// journal: an import makes the index before it puts its layers in place. Taken for
+// an empty store, it would be one after the next collection.
+func (s *Store) indexLost() error {
+	info, err := os.Lstat(s.index.Path())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() > 0 || s.index.HasJournal() {
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Join(s.root, "layers"))
+	if err != nil || len(entries) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is missing or empty, but there are %d layers; run `layerfs check --repair`", ErrDamaged, s.index.Path(), len(entries))
+}
 
 // rebuildIndex makes a new index: the records from the journal, the bodies from the
 // trees. Where the journal is not whole, layers that lie on the disk and images whose

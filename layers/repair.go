@@ -98,6 +98,9 @@ func (r *repairer) formatAndIndex(ctx context.Context) error {
 		r.made = append(r.made, Problem{What: "format", Why: err.Error(), Images: []ImageRef{}, State: StateRepaired})
 	}
 	problems, err := r.s.index.DB.Verify(ctx)
+	if lost := r.s.indexLost(); lost != nil {
+		problems = append(problems, lost)
+	}
 	if err == nil && len(problems) == 0 {
 		err = r.s.view(ctx, func(tx *index.Tx) error { return r.s.readable(tx) })
 		if errors.Is(err, ErrDamaged) || errors.Is(err, index.ErrDamaged) {

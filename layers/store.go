@@ -90,6 +90,9 @@ func Open(root string, o *Options) (*Store, error) {
 			err = useFormat(root, o.ReadOnly)
 		}
 	}
+	if err == nil {
+		err = s.indexLost()
+	}
 	if err != nil && !(o.Repair && errors.Is(err, ErrDamaged)) {
 		return nil, s.openError(err)
 	}

@@ -48,6 +48,7 @@ var exitCodes = []struct {
 }{
 	{layers.ErrVerification, exitVerify},
 	{layers.ErrDamaged, exitVerify},
+	{layers.ErrIndexDamaged, exitVerify},
 	{archive.ErrVerification, exitVerify},
 	{archive.ErrDamaged, exitVerify},
 	{policy.ErrRejected, exitVerify},
