@@ -93,7 +93,7 @@ func (p *pair) walk(ctx context.Context, fn func(*change) error) error {
 	if !fx.hasLow && fx.up == nil || !fy.hasLow && fy.up == nil {
 		return p.rootless(dx, dy, fx, fy)
 	}
-	return p.both("", dx, fx, dy, fy, false)
+	return foreignFiles(p.both("", dx, fx, dy, fy, false))
 }
 
 // rootless compares when one of the trees has not even a root.

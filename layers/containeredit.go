@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -119,7 +121,7 @@ func (s *Store) DeleteContainer(ctx context.Context, nameOrID string, force bool
 		err = s.removeRunDir(c.ID)
 	}
 	if lock != nil {
-		err = errors.Join(err, lock.Close()) // takes the directory along
+		err = errors.Join(err, foreignFiles(lock.Close())) // takes the directory along
 	}
 	return c.ID, err
 }
@@ -137,4 +139,13 @@ func (s *Store) removeContainerDir(id string) error {
 	}
 	makeRemovable(gone)
 	return temp.remove()
+}
+
+// foreignFiles says what to do about files of a container that were written in a user
+// namespace, for IDs that the user himself is not.
+func foreignFiles(err error) error {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return fmt.Errorf("%w: it belongs to a subordinate ID; do this, or layerfs gc, in `podman unshare`", err)
+	}
+	return err
 }
