@@ -222,7 +222,7 @@ func landmarks(merged string) (sub, big string, err error) {
 	var largest int64
 	counts := map[string]int{}
 	err = filepath.WalkDir(merged, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || p == merged {
 			return err
 		}
 		rel := strings.TrimPrefix(p, merged+"/")

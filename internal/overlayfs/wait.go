@@ -27,11 +27,15 @@ func Wait(ctx context.Context, dir string) error {
 		}
 		// The kernel wakes who polls the table when it changes (proc_pid_mounts(5)).
 		fds := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}}
-		if _, err := unix.Poll(fds, int(pollEvery.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
+		timeout := -1
+		if ctx.Done() != nil {
+			timeout = int(pollEvery.Milliseconds())
+		}
+		if _, err := unix.Poll(fds, timeout); err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
 }
 
-// pollEvery bounds how late the end of ctx is noticed.
+// pollEvery bounds how late the end of ctx is noticed, if it can end.
 const pollEvery = 200 * time.Millisecond
