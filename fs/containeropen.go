@@ -57,7 +57,8 @@ func (t *trees) openTree(c *container) (o *openTree, err error) {
 	}
 	opts := overlay.Options{
 		Cache: t.f.cache, Format: upper.New(owners), ReadOnly: o.lock == nil,
-		Upper: t.f.store.UpperPath(c.id), Work: t.f.store.WorkPath(c.id), Meta: t.f.store.MetaPath(c.id),
+		Slowly: func(fn func()) { t.conn.Slowly(fn) },
+		Upper:  t.f.store.UpperPath(c.id), Work: t.f.store.WorkPath(c.id), Meta: t.f.store.MetaPath(c.id),
 	}
 	for _, d := range c.stack {
 		l, err := t.f.store.OpenLayer(d)

@@ -152,9 +152,9 @@ func (f *FS) copyUp(id ID, how extent) (*node, error) {
 	defer n.mu.Unlock()
 	switch {
 	case !n.up.Load():
-		return n, f.copyFile(n, how)
+		return n, f.slow(func() error { return f.copyFile(n, how) })
 	case how != metaOnly && n.metacopy.Load():
-		return n, f.completeCopy(n, how)
+		return n, f.slow(func() error { return f.completeCopy(n, how) })
 	}
 	return n, nil
 }

@@ -221,7 +221,7 @@ func (f *FS) Fsync(id ID, dataOnly bool) error {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Fsync(fd)
+		return f.slow(func() error { return unix.Fsync(fd) })
 	}
 	if n.kind != unix.S_IFREG {
 		return nil
@@ -232,9 +232,9 @@ func (f *FS) Fsync(id ID, dataOnly bool) error {
 	}
 	defer f.fds.unpin(n)
 	if dataOnly {
-		return unix.Fdatasync(fd)
+		return f.slow(func() error { return unix.Fdatasync(fd) })
 	}
-	return unix.Fsync(fd)
+	return f.slow(func() error { return unix.Fsync(fd) })
 }
 
 // Fallocate is fallocate(2); killPriv as in Write.
@@ -250,11 +250,9 @@ func (f *FS) Fallocate(id ID, mode uint32, off, length int64, killPriv bool) err
 	if err := f.dropPriv(n, killPriv); err != nil {
 		return err
 	}
-	for {
-		if err := unix.Fallocate(fd, mode, off, length); err != unix.EINTR {
-			return err
-		}
-	}
+	return f.slow(func() error {
+		return upper.IgnoringEINTR(func() error { return unix.Fallocate(fd, mode, off, length) })
+	})
 }
 
 // Seek is lseek(2) for SEEK_DATA and SEEK_HOLE.

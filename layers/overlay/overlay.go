@@ -38,6 +38,8 @@ type Options struct {
 	Format *upper.Format
 	// ReadOnly refuses every change with EROFS: another process may be writing.
 	ReadOnly bool
+	// Slowly is called with what may take long, and calls it; nil calls it at once.
+	Slowly func(fn func())
 }
 
 // An FS is an open union. Its methods may be called from any number of goroutines.
@@ -49,6 +51,7 @@ type FS struct {
 	meta      string
 	upperPath string
 	readOnly  bool
+	slowly    func(fn func())
 
 	root *node
 	work int // descriptor
@@ -78,7 +81,7 @@ func Open(o *Options) (*FS, error) {
 		return nil, fmt.Errorf("%d layers are more than the %d that a container can have", len(o.Layers), MaxLayers-1)
 	}
 	f := &FS{
-		layers: o.Layers, format: o.Format, meta: o.Meta, upperPath: o.Upper, readOnly: o.ReadOnly, belowRoot: noDirID,
+		layers: o.Layers, format: o.Format, meta: o.Meta, upperPath: o.Upper, readOnly: o.ReadOnly, slowly: o.Slowly, belowRoot: noDirID,
 		nodes: map[ID]*node{}, byHost: map[uint64]*node{}, born: Root, work: -1,
 	}
 	if f.format.User() {
@@ -136,6 +139,15 @@ func (f *FS) Close() error {
 	if f.work >= 0 {
 		err = errors.Join(err, unix.Close(f.work))
 	}
+	return err
+}
+
+// slow calls fn, which may take long.
+func (f *FS) slow(fn func() error) (err error) {
+	if f.slowly == nil {
+		return fn()
+	}
+	f.slowly(func() { err = fn() })
 	return err
 }
 

@@ -85,7 +85,7 @@ func (f *FS) chmodown(n *node, c *Change) error {
 		return err
 	}
 	defer done()
-	have, err := f.format.Read(at)
+	have, err := f.marks(n, at)
 	if err != nil {
 		return err
 	}
@@ -108,6 +108,21 @@ func (f *FS) chmodown(n *node, c *Change) error {
 		return f.chmodACL(at, want.Mode)
 	}
 	return nil
+}
+
+// marks returns what a node is now: what is known of it, with what only the host
+// knows. Preconditions: n.mu is held.
+func (f *FS) marks(n *node, at upper.At) (upper.Entry, error) {
+	st, err := at.Stat()
+	if err != nil {
+		return upper.Entry{}, err
+	}
+	now, e := f.format.FromStat(&st), n.e
+	e.Nlink, e.Size, e.Atime, e.Mtime = now.Nlink, now.Size, now.Atime, now.Mtime
+	if !e.Overridden {
+		e.UID, e.GID, e.Mode = now.UID, now.GID, now.Mode
+	}
+	return e, nil
 }
 
 // chown puts the new owner into want. A file loses its capabilities, also if the owner
@@ -136,11 +151,9 @@ func (f *FS) setMeta(n *node, at upper.At, have *upper.Entry, want upper.Overrid
 	if err := f.format.SetMeta(at, have, &want); err != nil {
 		return err
 	}
-	e, err := f.format.Read(at)
-	if err != nil {
-		return err
-	}
-	n.e = e
+	n.e = *have
+	n.e.UID, n.e.GID, n.e.Mode = want.UID, want.GID, want.Mode
+	n.e.Overridden = have.Placeholder || f.format.NeedsOverride(&want)
 	return nil
 }
 

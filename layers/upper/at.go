@@ -27,7 +27,7 @@ func (a At) Path() string {
 
 // Stat is lstat(2).
 func (a At) Stat() (st unix.Stat_t, err error) {
-	err = ignoringEINTR(func() error {
+	err = IgnoringEINTR(func() error {
 		return unix.Fstatat(a.Dir, a.Name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	})
 	return st, err
@@ -67,7 +67,7 @@ func (a At) set(name string, value []byte, flags int) error {
 	if a.Name == "" {
 		fn = unix.Setxattr
 	}
-	return ignoringEINTR(func() error { return fn(a.Path(), name, value, flags) })
+	return IgnoringEINTR(func() error { return fn(a.Path(), name, value, flags) })
 }
 
 func (a At) remove(name string) error {
@@ -75,7 +75,7 @@ func (a At) remove(name string) error {
 	if a.Name == "" {
 		fn = unix.Removexattr
 	}
-	return ignoringEINTR(func() error { return fn(a.Path(), name) })
+	return IgnoringEINTR(func() error { return fn(a.Path(), name) })
 }
 
 // drop removes an attribute that need not be there.
@@ -105,7 +105,8 @@ func sized(fn func([]byte) (int, error)) ([]byte, error) {
 	return nil, err
 }
 
-func ignoringEINTR(fn func() error) error {
+// IgnoringEINTR calls fn until something else comes of it.
+func IgnoringEINTR(fn func() error) error {
 	for {
 		if err := fn(); err != unix.EINTR {
 			return err

@@ -140,7 +140,7 @@ func (f *Format) Readlink(at At, e *Entry) ([]byte, error) {
 	}
 	buf := make([]byte, unix.PathMax)
 	var n int
-	err := ignoringEINTR(func() (err error) {
+	err := IgnoringEINTR(func() (err error) {
 		n, err = unix.Readlinkat(at.Dir, at.Name, buf)
 		return err
 	})
@@ -166,7 +166,7 @@ func readPlaceholder(at At) ([]byte, error) {
 
 // Open opens what is at a place on the host.
 func (a At) Open(flags int) (fd int, err error) {
-	err = ignoringEINTR(func() error {
+	err = IgnoringEINTR(func() error {
 		if a.Name == "" {
 			fd, err = unix.Open(a.Path(), flags|unix.O_CLOEXEC, 0)
 		} else {

@@ -9,7 +9,7 @@ import (
 
 // Whiteout makes a whiteout at a place where nothing is.
 func Whiteout(at At) error {
-	return ignoringEINTR(func() error { return unix.Mknodat(at.Dir, at.Name, unix.S_IFCHR, 0) })
+	return IgnoringEINTR(func() error { return unix.Mknodat(at.Dir, at.Name, unix.S_IFCHR, 0) })
 }
 
 // SetOpaque makes a directory hide what is below it.
@@ -133,20 +133,23 @@ func (f *Format) setUserMeta(at At, have *Entry, want *Override) error {
 }
 
 func (a At) chown(uid, gid int) error {
-	return ignoringEINTR(func() error {
+	return IgnoringEINTR(func() error {
 		return unix.Fchownat(a.Dir, a.Name, uid, gid, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	})
 }
 
 // chmod must not be called for a symbolic link, which it would follow.
 func (a At) chmod(mode uint32) error {
-	return ignoringEINTR(func() error { return unix.Chmod(a.Path(), mode) })
+	if a.Name != "" {
+		return IgnoringEINTR(func() error { return unix.Fchmodat(a.Dir, a.Name, mode, 0) })
+	}
+	return IgnoringEINTR(func() error { return unix.Chmod(a.Path(), mode) })
 }
 
 // SetTimes is utimensat(2).
 func (a At) SetTimes(atime, mtime unix.Timespec) error {
 	ts := []unix.Timespec{atime, mtime}
-	return ignoringEINTR(func() error {
+	return IgnoringEINTR(func() error {
 		if a.Name == "" {
 			return unix.UtimesNanoAt(unix.AT_FDCWD, a.Path(), ts, 0)
 		}

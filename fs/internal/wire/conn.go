@@ -53,6 +53,7 @@ type Conn struct {
 	init    []byte // the INIT message as the kernel sent it
 	panics  atomic.Uint64
 	probe   prober
+	crew    crew // of a writable connection
 	started sync.Once
 	done    chan struct{}
 	err     error // why the workers ended; valid after done
@@ -76,6 +77,7 @@ func New(device *os.File, h Handler, raw fuse.RawFileSystem, o Options) *Conn {
 		// Fd leaves the descriptor in blocking mode, which is what the workers want.
 		c.fd = int(device.Fd())
 	}
+	c.crew.init(min(max(2, runtime.NumCPU()), o.Workers), o.Workers)
 	c.rare = fuse.NewProtocolServer(raw, mountOptions(o))
 	for range o.Workers {
 		c.workers = append(c.workers, newWorker(c))

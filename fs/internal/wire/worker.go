@@ -64,6 +64,10 @@ func (w *worker) run() error {
 		if err := ownUmask(); err != nil {
 			return err
 		}
+		defer w.c.crew.finish()
+		if !w.c.crew.enter() {
+			return errUnmounted
+		}
 	} else {
 		defer runtime.UnlockOSThread()
 	}
@@ -79,7 +83,7 @@ func (w *worker) run() error {
 		w.busy.Add(1)
 		op := w.one(w.in[:n])
 		w.busy.Add(1)
-		if op == OpDestroy {
+		if op == OpDestroy || w.c.opts.Writable && !w.c.crew.stay() {
 			return errUnmounted
 		}
 	}
