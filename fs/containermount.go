@@ -141,6 +141,7 @@ func (s *Containers) serve() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.keepers.Go(func() { s.watch(ctx) })
+	s.keepers.Go(func() { s.yield(ctx) })
 	go func() {
 		<-s.t.conn.Done()
 		stop()
@@ -167,6 +168,27 @@ func (s *Containers) watch(ctx context.Context) {
 	}
 	if err := s.t.f.store.Watch(ctx, changed); err != nil && ctx.Err() == nil {
 		s.t.log.Error("the mount does not follow changes of the store any more", "error", err)
+	}
+}
+
+// yieldEvery is how often the mount looks whether somebody wants a container that nobody uses here.
+const yieldEvery = 200 * time.Millisecond
+
+// yield gives up containers that others want and nobody uses here, until ctx ends.
+func (s *Containers) yield(ctx context.Context) {
+	t := time.NewTicker(yieldEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		for _, c := range s.t.list.Load().bySlot {
+			if o := c.open.Load(); o != nil && o.lock != nil && s.t.f.store.ContainerWanted(c.id) && !s.t.giveUp(c) {
+				s.t.f.store.KeepContainer(c.id)
+			}
+		}
 	}
 }
 

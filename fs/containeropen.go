@@ -87,6 +87,24 @@ func (o *openTree) close() error {
 	return err
 }
 
+// giveUp closes the tree of a container if nobody uses it: the kernel is made to forget it first. It must not be called by a
+// handler.
+func (t *trees) giveUp(c *container) bool {
+	if c == t.single || c.handles.Load() > 0 {
+		return false
+	}
+	t.say(t.conn.NotifyEntry(objectNode(c.slot, treeTop), rootfsName))
+	for range 50 {
+		t.conn.Quiesce()
+		if c.handles.Load() == 0 && c.lookups.Load() == 0 {
+			t.closeTree(c)
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return false // somebody has his working directory there
+}
+
 // closeTree closes the tree of a container when it is open. It must not be called by a handler.
 func (t *trees) closeTree(c *container) {
 	c.mu.Lock()

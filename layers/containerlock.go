@@ -35,8 +35,8 @@ const (
 )
 
 // LockContainer takes the right to write into a container, which one process at a
-// time has, and tells others the purpose, such as "mount /mnt". It does not wait for
-// another writer: it returns ErrInUse, with the process that writes, or
+// time has, and tells others the purpose, such as "mount /mnt". A mount in which nobody
+// uses the container gives it up. It does not wait for another writer: it returns ErrInUse, with the process that writes, or
 // ErrContainerUnknown.
 func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 	if err := s.writable(); err != nil {
@@ -48,6 +48,9 @@ func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 	for try := 0; !ok && try < lockTries; try++ {
 		time.Sleep(lockPause)
 		f, ok = lockDir(dir)
+	}
+	if who, taken := s.ContainerWriter(id); !ok && taken && mayYield(who) {
+		f, ok = s.askForLock(id)
 	}
 	if !ok {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {

@@ -302,11 +302,7 @@ func fill(path string) error {
 
 // TestContainerWork lets programs work in a container.
 func TestContainerWork(t *testing.T) {
-	for _, name := range []string{"git", "sqlite3", "python3", "tar"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed", name)
-		}
-	}
+	testenv.Require(t, "git", "sqlite3", "python3")
 	script, err := os.ReadFile("testdata/work.sh")
 	if err != nil {
 		t.Fatal(err)

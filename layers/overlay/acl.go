@@ -148,6 +148,7 @@ func (b *birth) inheritACL(list acl) {
 func (b *birth) byHand() {
 	if b.hostACL {
 		b.want.Mode = b.want.Mode&^0o777 | b.aclMode
+		b.want.Xattrs = b.access != nil
 	}
 	b.hostACL = false
 }

@@ -250,7 +250,7 @@ func (f *FS) makeCopy(temp upper.At, n *node, fill func(fd int) error) (upper.En
 	if err != nil {
 		return upper.Entry{}, err
 	}
-	want := upper.Override{UID: a.UID, GID: a.GID, Mode: n.kind | a.Mode, Major: a.Major, Minor: a.Minor}
+	want := upper.Override{UID: a.UID, GID: a.GID, Mode: n.kind | a.Mode, Major: a.Major, Minor: a.Minor, Xattrs: a.HasXattrs}
 	var target []byte
 	if n.kind == unix.S_IFLNK {
 		if target, err = f.below.Layer(n.lower.Layer).Symlink(n.lower.Ino); err != nil {

@@ -265,7 +265,7 @@ func (f *FS) metaOf(n *node) upper.Override {
 
 // Mkdir makes a directory.
 func (f *FS) Mkdir(parent ID, name string, mode uint32, c Caller) (Attr, error) {
-	return f.mknod(parent, name, unix.S_IFDIR|mode&0o7777, c, birth{})
+	return f.mknod(parent, name, unix.S_IFDIR|mode&0o1777, c, birth{})
 }
 
 // Mknod makes a regular file, device, pipe or socket.
@@ -277,8 +277,11 @@ func (f *FS) Mknod(parent ID, name string, mode, major, minor uint32, c Caller) 
 		if major == 0 && minor == 0 {
 			return Attr{}, unix.EPERM // as overlayfs does: it would be a whiteout
 		}
+	case unix.S_IFBLK:
 	case unix.S_IFDIR, unix.S_IFLNK:
 		return Attr{}, unix.EINVAL
+	default:
+		major, minor = 0, 0
 	}
 	return f.mknod(parent, name, mode, c, birth{want: upper.Override{Major: major, Minor: minor}})
 }

@@ -79,6 +79,8 @@ type Override struct {
 	UID, GID     uint32
 	Mode         uint32 // with the S_IFMT bits
 	Major, Minor uint32 // of a device
+	// Xattrs: it is about to get extended attributes. This is not written down.
+	Xattrs bool
 }
 
 func (o *Override) encode() []byte {
@@ -102,7 +104,7 @@ func decodeOverride(text []byte) (Override, bool) {
 		}
 		n[i] = uint32(v)
 	}
-	o := Override{n[0], n[1], n[2], n[3], n[4]}
+	o := Override{UID: n[0], GID: n[1], Mode: n[2], Major: n[3], Minor: n[4]}
 	switch o.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
 		return o, o.Mode&^(unix.S_IFMT|0o7777) == 0

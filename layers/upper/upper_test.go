@@ -118,7 +118,7 @@ func TestMeta(t *testing.T) {
 				t.Errorf("%+v: %v", want, err)
 				continue
 			}
-			got := Override{e.UID, e.GID, e.Mode, e.Major, e.Minor}
+			got := Override{UID: e.UID, GID: e.GID, Mode: e.Mode, Major: e.Major, Minor: e.Minor}
 			if got != want || e.Whiteout {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -154,7 +154,7 @@ func TestMetaChanges(t *testing.T) {
 			if err = errors.Join(err, err2); err != nil {
 				t.Fatal(err)
 			}
-			if got := (Override{e.UID, e.GID, e.Mode, 0, 0}); got != want {
+			if got := (Override{UID: e.UID, GID: e.GID, Mode: e.Mode}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 			if e.Overridden && !f.NeedsOverride(&want) {

@@ -49,19 +49,20 @@ func (f *Format) NeedsPlaceholder(want *Override) bool {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		return true
 	case unix.S_IFLNK, unix.S_IFIFO, unix.S_IFSOCK:
-		return want.UID != 0 || want.GID != 0 || !plainMode(want.Mode)
+		return want.UID != 0 || want.GID != 0 || want.Xattrs
 	}
 	return false
 }
 
 // plainMode reports whether a file can have its mode on the host, too: layerfs must
-// be able to open it there.
+// be able to open it there, and the host takes set-user-ID bits away when an ordinary
+// user writes.
 func plainMode(mode uint32) bool {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return mode&0o700 == 0o700
 	case unix.S_IFREG:
-		return mode&0o600 == 0o600
+		return mode&0o6600 == 0o600
 	}
 	return true
 }
