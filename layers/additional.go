@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/layers/graphroot"
 )
 
 // A lower is a store that is only read. It is searched for what the own store does
@@ -29,9 +30,17 @@ type lower interface {
 	openLayerBlob(ctx context.Context, d digest.Digest) (*LayerBlob, error)
 	// OwnInfo counts what it holds.
 	OwnInfo(ctx context.Context) (*Info, error)
+	// refresh takes notice of changes that others have made.
+	refresh() error
+	// notes are sentences about what in it cannot be used.
+	notes() []string
 	// Close releases what it holds.
 	Close() error
 }
+
+func (s *Store) refresh() error { return nil }
+
+func (s *Store) notes() []string { return nil }
 
 func (s *Store) view(ctx context.Context, fn func(*index.Tx) error) error {
 	return s.index.DB.View(ctx, fn)
@@ -51,14 +60,24 @@ type additional struct {
 // A fileMark tells a file from all others.
 type fileMark struct{ dev, ino uint64 }
 
-// markOf returns the mark of the file that makes a directory a store.
-func markOf(root string) (fileMark, error) {
-	var st unix.Stat_t
-	err := unix.Stat(filepath.Join(root, "format"), &st)
-	if err != nil {
-		return fileMark{}, &os.PathError{Op: "stat", Path: filepath.Join(root, "format"), Err: err}
+// markOf returns the mark of what makes a directory a store: its format file, or the
+// directories of a graph root.
+func markOf(root string) (mark fileMark, err error) {
+	for _, name := range []string{"format", "overlay-images", "overlay-layers"} {
+		var st unix.Stat_t
+		err = unix.Stat(filepath.Join(root, name), &st)
+		if err == nil {
+			return fileMark{uint64(st.Dev), st.Ino}, nil
+		}
+		err = &os.PathError{Op: "stat", Path: filepath.Join(root, name), Err: err}
+		if !errors.Is(err, os.ErrNotExist) {
+			return mark, err
+		}
 	}
-	return fileMark{uint64(st.Dev), st.Ino}, nil
+	if _, other := graphroot.Is(root); other != nil {
+		return mark, other
+	}
+	return mark, err
 }
 
 // use returns the store that is there now, or ErrStoreGone with the reason.
@@ -66,11 +85,12 @@ func (a *additional) use() (lower, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	mark, err := markOf(a.root)
-	if err == nil && a.store != nil && mark == a.mark {
-		return a.store, nil
-	}
-	var st lower
-	if err == nil {
+	st := a.store
+	switch {
+	case err != nil:
+	case st != nil && mark == a.mark:
+		err = st.refresh()
+	default:
 		st, err = a.open()
 	}
 	if err != nil {
@@ -97,6 +117,9 @@ func (a *additional) open() (lower, error) {
 		if other, err := markOf(a.root); err == nil && own == other {
 			return nil, errors.New("is the store itself; take it out of the configuration")
 		}
+	}
+	if _, err := os.Stat(filepath.Join(a.root, "format")); errors.Is(err, os.ErrNotExist) {
+		return openGraph(a.s, a.root)
 	}
 	return Open(a.root, &Options{ReadOnly: true, Timeout: a.s.timeout})
 }
@@ -168,10 +191,11 @@ func (x *indexes) Update(ctx context.Context, purpose string, fn func(*index.Tx)
 }
 
 func isUnknown(err error) bool {
-	return errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown) || errors.Is(err, ErrNotAnID)
+	var u *unknownError
+	return errors.As(err, &u) || errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown)
 }
 
-// An unknownError is ErrImageUnknown, ErrLayerUnknown or ErrNotAnID about something.
+// An unknownError is an error such as ErrImageUnknown about something.
 type unknownError struct {
 	target   error
 	id, hint string
@@ -235,6 +259,8 @@ type AdditionalInfo struct {
 	Layers int    `json:"layers"`
 	// Error says why the store cannot be used; empty when it can.
 	Error string `json:"error,omitempty"`
+	// Notes say what in it cannot be used.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Additional tells about the additional stores, in the order of the search.
@@ -246,7 +272,7 @@ func (s *Store) Additional(ctx context.Context) []AdditionalInfo {
 		if err == nil {
 			var info *Info
 			if info, err = st.OwnInfo(ctx); err == nil {
-				out[i].Images, out[i].Layers = info.Images, info.Layers
+				out[i].Images, out[i].Layers, out[i].Notes = info.Images, info.Layers, st.notes()
 			}
 		}
 		if err != nil {

@@ -203,6 +203,9 @@ func (im *importer) copyLent(bodies []lentBody) error {
 	if err := im.lease.holdPack(ingest.PackID()); err != nil {
 		return errors.Join(err, ingest.Abort())
 	}
+	if err := im.lease.holdPack(ingest.PackID()); err != nil {
+		return errors.Join(err, ingest.Abort())
+	}
 	w := ingest.Writer()
 	for _, b := range bodies {
 		if err = b.copyTo(w); err != nil {

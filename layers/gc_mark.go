@@ -98,8 +98,8 @@ func (c *collection) want(tx *index.Tx, sum index.Sum) error {
 		return nil
 	}
 	l, err := tx.Layer(digest.Digest(diffIDOf(sum)))
-	if errors.Is(err, index.ErrNotFound) || l.Additional != "" {
-		return nil // the bodies of a borrowed one are in another store
+	if errors.Is(err, index.ErrNotFound) || l.Additional != "" || c.s.graph != nil {
+		return nil // the bodies are in another store
 	}
 	if err == nil {
 		c.todo = append(c.todo, sum)

@@ -239,7 +239,12 @@ func (im *importer) split(l *stagedLayer, tar io.Reader) (err error) {
 type splitting struct {
 	*tarsplit.Splitter
 	tree   *tree.Builder
-	bodies *blob.BodyWriter
+	bodies bodyPutter
+}
+
+// A bodyPutter stores bodies, or notes where they lie already.
+type bodyPutter interface {
+	Put(r io.Reader, size int64) (blob.Sum, error)
 }
 
 // members stores every member's body and then adds its entry; what follows the end

@@ -23,6 +23,7 @@ type Layer struct {
 	DiffID DiffID
 
 	s    *Store
+	from contents
 	lock *os.File // the tree's file, with a shared flock
 	tree *tree.Tree
 	refs int               // guarded by Store.mu
@@ -32,6 +33,16 @@ type Layer struct {
 	tarFile *os.File
 	tar     *tarsplit.Reader
 	tarErr  error
+}
+
+// contents is where the bodies of a layer are.
+type contents interface {
+	// BodyAt reads like io.ReaderAt from a body.
+	BodyAt(sum blob.Sum, size int64, pl blob.Place, p []byte, off int64) (int, error)
+	// PackBytes returns a part of a body in a pack as it lies in memory.
+	PackBytes(pl blob.Place, off, n int64) ([]byte, error)
+	// OpenObject opens the file that holds a body and nothing else.
+	OpenObject(sum blob.Sum) (*os.File, error)
 }
 
 // OpenLayer opens a layer of the store; opening it again is cheap and gives the same
@@ -68,7 +79,14 @@ func (s *Store) openOwn(d DiffID) (*Layer, error) {
 		f.Close()
 		return nil, fmt.Errorf("layer %s: %w", d, treeError(err))
 	}
-	l := &Layer{DiffID: d, s: s, lock: f, tree: t, refs: 1, bad: s.damagedBodies()}
+	l := &Layer{DiffID: d, s: s, from: s.blobs, lock: f, tree: t, refs: 1, bad: s.damagedBodies()}
+	if s.graph != nil {
+		if l.from, err = s.graph.contents(d); err != nil {
+			return nil, errors.Join(err, t.Close(), f.Close())
+		}
+		s.open[d] = l
+		return l, nil
+	}
 	for _, id := range t.Packs() {
 		s.blobs.Pin(blob.PackID(id))
 	}
@@ -141,6 +159,9 @@ func (l *Layer) Close() error {
 	if l.tarFile != nil {
 		l.tarFile.Close()
 	}
+	if g, ok := l.from.(*graphContents); ok {
+		return errors.Join(g.close(), l.tree.Close(), l.lock.Close())
+	}
 	// What another process has collected becomes free only when we let go of it.
 	for _, id := range l.tree.Packs() {
 		l.s.blobs.Unpin(blob.PackID(id))
@@ -193,8 +214,8 @@ func (b layerBodies) Body(sum tarsplit.Sum, size int64) (io.ReaderAt, error) {
 	if !ok || body.Size != size {
 		return nil, fmt.Errorf("%w: layer %s: its tree does not list the body %x of %d bytes; run `layerfs check --repair`", ErrDamaged, b.l.DiffID, sum, size)
 	}
-	r := bodyReader{s: b.l.s.blobs, body: body}
-	if body.Place.Pack == 0 {
+	r := bodyReader{s: b.l.from, body: body}
+	if _, ok := b.l.from.(*graphContents); ok || body.Place.Pack == 0 {
 		return &r, nil
 	}
 	data, err := r.s.PackBytes(place(body), 0, size)
@@ -206,7 +227,7 @@ func (b layerBodies) Body(sum tarsplit.Sum, size int64) (io.ReaderAt, error) {
 
 // A bodyReader reads one body.
 type bodyReader struct {
-	s    *blob.Store
+	s    contents
 	body tree.Body
 }
 
@@ -270,7 +291,7 @@ func (l *Layer) bodyAt(body tree.Body, p []byte, off int64) error {
 	if err := l.refuseBad(body.Sum); err != nil {
 		return err
 	}
-	n, err := l.s.blobs.BodyAt(body.Sum, body.Size, place(body), p, off)
+	n, err := l.from.BodyAt(body.Sum, body.Size, place(body), p, off)
 	if n == len(p) {
 		return nil
 	}
@@ -315,7 +336,7 @@ func (l *Layer) Bytes(ino tree.Ino, off, n int64) ([]byte, bool) {
 	if err != nil || a.Sparse || off >= a.Size {
 		return nil, false
 	}
-	b, err := l.s.blobs.PackBytes(place(body), off, min(n, a.Size-off))
+	b, err := l.from.PackBytes(place(body), off, min(n, a.Size-off))
 	return b, err == nil
 }
 
@@ -331,6 +352,6 @@ func (l *Layer) OpenBody(ino tree.Ino) (f *os.File, ok bool, err error) {
 	if err != nil || a.Sparse {
 		return nil, false, treeError(err)
 	}
-	f, err = l.s.blobs.OpenObject(body.Sum)
+	f, err = l.from.OpenObject(body.Sum)
 	return f, err == nil, err
 }

@@ -148,6 +148,7 @@ func (s *Store) addLowers(ctx context.Context, c *Catalogue) {
 			var more *Catalogue
 			if more, err = readCatalogue(ctx, st); err == nil {
 				c.merge(more, &s.slots)
+				c.Problems = append(c.Problems, st.notes()...)
 			}
 		}
 		if err != nil {

@@ -47,7 +47,8 @@ type Store struct {
 	blobs    *blob.Store
 
 	additional []*additional
-	slots      slotBook // of what is in additional stores
+	slots      slotBook    // of what is in additional stores
+	graph      *graphStore // in whose graph root the bodies are; nil for most stores
 
 	bad badList
 
@@ -56,7 +57,7 @@ type Store struct {
 }
 
 // directories that every store has, besides those of package blob.
-var directories = []string{"layers", "containers", "leases", "tmp"}
+var directories = []string{"layers", "containers", "cache", "leases", "tmp"}
 
 // Open opens the store in the directory root and makes it when there is none. It
 // returns ErrNotStore for a directory that holds other things, ErrNewer for a
@@ -145,7 +146,7 @@ func (s *Store) create() error {
 // or that another process is making at this moment.
 func ownName(name string) bool {
 	switch name {
-	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "format.copy", "index.db", "index.db.lock", "index.journal", "quarantine", "gc.lock", "gc.pending", "squeeze.lock", "lost+found":
+	case "layers", "containers", "leases", "tmp", "blobs", "objects", "packs", "format", "format.copy", "index.db", "index.db.lock", "index.journal", "quarantine", "cache", "gc.lock", "gc.pending", "squeeze.lock", "lost+found":
 		return true
 	}
 	return filepath.Ext(name) == ".tmp" || len(name) > 0 && name[0] == '.'

@@ -133,4 +133,4 @@ func (s *Store) lowerMarks() string {
 }
 
 // watched are the files of an additional store that tell of a change.
-var watched = []string{"format", "index.db"}
+var watched = []string{"format", "index.db", "overlay-images/images.json", "overlay-layers/layers.json"}

@@ -68,7 +68,7 @@ func (b *mappedBody) Bytes() []byte { return b.data }
 func (b *wholeBodies) Body(sum tarsplit.Sum, size int64) (io.ReaderAt, error) {
 	body, err := b.layerBodies.Body(sum, size)
 	r, object := body.(*bodyReader)
-	if err != nil || !object || size == 0 {
+	if _, elsewhere := b.l.from.(*graphContents); err != nil || !object || size == 0 || elsewhere {
 		return body, err
 	}
 	data, err := b.mapObject(r.body)

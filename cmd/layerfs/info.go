@@ -101,6 +101,9 @@ func (r *infoReport) print(w io.Writer) error {
 			text = a.Error
 		}
 		line("additional", text)
+		for _, note := range a.Notes {
+			line("", note)
+		}
 	}
 	for _, m := range r.Mounts {
 		line("mounted", fmt.Sprintf("%s (process %d)", m.Mountpoint, m.PID))

@@ -40,10 +40,11 @@ var allowed = map[string][]string{
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/overlayfs", "internal/spool",
-		"layers/union", "layers/upper", "tarsplit",
+		"layers/graphroot", "layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
 	"layers/archive":      {"internal/compress", "internal/platform", "layers"},
+	"layers/graphroot":    {},
 	"layers/imageservice": {"layers", "layers/registry"},
 	"layers/policy":       {},
 	"layers/registry":     {"internal/platform", "layers", "layers/policy"},

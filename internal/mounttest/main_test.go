@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,6 +56,7 @@ type store struct {
 	t             testing.TB
 	root, runroot string
 	account       *testenv.Account // nil: the caller
+	flags         []string         // more global flags
 }
 
 func newStore(t testing.TB, a *testenv.Account) *store {
@@ -65,7 +67,7 @@ func newStore(t testing.TB, a *testenv.Account) *store {
 	} else {
 		dir = t.TempDir()
 	}
-	return &store{t, filepath.Join(dir, "store"), filepath.Join(dir, "run"), a}
+	return &store{t: t, root: filepath.Join(dir, "store"), runroot: filepath.Join(dir, "run"), account: a}
 }
 
 // A result is how a command ended.
@@ -81,7 +83,7 @@ func (r result) String() string {
 
 // command makes a call of layerfs on the store, killed when the context ends.
 func (s *store) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, append([]string{"--root", s.root, "--runroot", s.runroot}, args...)...)
+	cmd := exec.CommandContext(ctx, program, slices.Concat([]string{"--root", s.root, "--runroot", s.runroot}, s.flags, args)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.WaitDelay = 5 * time.Second
 	if s.account != nil {
