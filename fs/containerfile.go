@@ -136,7 +136,7 @@ func (r treeRaw) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *
 	if errno != 0 {
 		return result(errno)
 	}
-	a, fd, err := o.Create(id, name, in.Mode, r.t.caller(&in.InHeader, in.Umask))
+	a, fd, err := o.Create(id, name, in.Mode, r.t.caller(c, &in.InHeader, in.Umask))
 	return r.created(c, o, &a, fd, err, out)
 }
 
@@ -146,7 +146,7 @@ func (r treeRaw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateO
 	if errno != 0 {
 		return result(errno)
 	}
-	a, fd, err := o.Tmpfile(id, in.Mode, r.t.caller(&in.InHeader, in.Umask))
+	a, fd, err := o.Tmpfile(id, in.Mode, r.t.caller(c, &in.InHeader, in.Umask))
 	return r.created(c, o, &a, fd, err, out)
 }
 
@@ -213,11 +213,11 @@ func (r treeRaw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status 
 
 // Fallocate implements fuse.RawFileSystem.
 func (r treeRaw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	_, o, id, errno := r.t.tree(in.NodeId)
+	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
 		return result(errno)
 	}
-	return result(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length), r.t.ordinary(&in.InHeader))))
+	return result(r.t.errno(o.Fallocate(id, in.Mode, int64(in.Offset), int64(in.Length), r.t.ordinary(c, &in.InHeader))))
 }
 
 // CopyFileRange implements fuse.RawFileSystem.
@@ -233,7 +233,7 @@ func (r treeRaw) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uin
 	if other != c {
 		return 0, result(syscall.EXDEV)
 	}
-	n, err := o.CopyRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), r.t.ordinary(&in.InHeader))
+	n, err := o.CopyRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), r.t.ordinary(c, &in.InHeader))
 	return uint32(n), result(r.t.errno(err))
 }
 

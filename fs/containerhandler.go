@@ -73,7 +73,7 @@ func (t *trees) fill(out *fuse.Attr, c *container, a *overlay.Attr) {
 		out.Ino = rootID
 	}
 	out.Mode, out.Nlink, out.Size, out.Blocks, out.Blksize = a.Mode, a.Nlink, a.Size, a.Blocks, blockSize
-	out.Uid, out.Gid = t.f.owners.shift(a.UID, a.GID)
+	out.Uid, out.Gid = t.ownersOf(c).shift(a.UID, a.GID)
 	out.Rdev = rdev(a.Major, a.Minor)
 	out.Atime, out.Atimensec = uint64(a.Atime.Sec), uint32(a.Atime.Nsec)
 	out.Mtime, out.Mtimensec = uint64(a.Mtime.Sec), uint32(a.Mtime.Nsec)
@@ -161,7 +161,7 @@ func (t *trees) GetXattr(node uint64, name []byte) ([]byte, syscall.Errno) {
 	if kind, _, _ := splitTree(t.meant(node)); !isTree(kind) {
 		return nil, absent(attr)
 	}
-	_, o, id, errno := t.tree(node)
+	c, o, id, errno := t.tree(node)
 	if errno != 0 {
 		return nil, errno
 	}
@@ -170,7 +170,7 @@ func (t *trees) GetXattr(node uint64, name []byte) ([]byte, syscall.Errno) {
 		return nil, syscall.EOPNOTSUPP // see unsupported
 	}
 	if isACL(attr) && err == nil {
-		v = mapACL(v, t.f.owners.shift)
+		v = mapACL(v, t.ownersOf(c).shift)
 	}
 	return v, t.errno(err)
 }

@@ -40,6 +40,9 @@ func (t *trees) openTree(c *container) (o *openTree, err error) {
 			err = errors.Join(err, o.close())
 		}
 	}()
+	if err := t.useMap(c); err != nil {
+		return nil, err
+	}
 	c.readOnly.Store(nil)
 	o.lock, err = t.f.store.LockContainer(c.id, "mount "+t.dir)
 	if errors.Is(err, layers.ErrInUse) || errors.Is(err, layers.ErrReadOnly) {
@@ -70,6 +73,27 @@ func (t *trees) openTree(c *container) (o *openTree, err error) {
 	}
 	o.FS, err = overlay.Open(&opts)
 	return o, err
+}
+
+// useMap takes over the map of IDs that the container was made with, unless it is mounted alone with another one.
+func (t *trees) useMap(c *container) error {
+	rec, err := c.record.Load().Container()
+	if err != nil || rec.UIDMap == "" && rec.GIDMap == "" || t.single != nil && t.f.owners.explicit {
+		return err
+	}
+	own, err := parseMaps(rec.UIDMap, rec.GIDMap)
+	if err == nil {
+		c.owners.Store(&own)
+	}
+	return err
+}
+
+// ownersOf returns the map of IDs of a container whose tree is open.
+func (t *trees) ownersOf(c *container) *owners {
+	if o := c.owners.Load(); o != nil {
+		return o
+	}
+	return &t.f.owners
 }
 
 // close gives back what an open tree holds. Preconditions: no request uses it.

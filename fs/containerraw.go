@@ -33,15 +33,15 @@ const (
 func result(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
 
 // caller says who asks, in IDs of the container.
-func (t *trees) caller(h *fuse.InHeader, umask uint32) overlay.Caller {
-	c := overlay.Caller{Umask: umask}
-	c.UID, c.GID = t.f.owners.unshift(h.Uid, h.Gid)
-	return c
+func (t *trees) caller(c *container, h *fuse.InHeader, umask uint32) overlay.Caller {
+	who := overlay.Caller{Umask: umask}
+	who.UID, who.GID = t.ownersOf(c).unshift(h.Uid, h.Gid)
+	return who
 }
 
 // ordinary reports whether a request comes from somebody other than root of the container, whose changes take
 // set-user-ID bits away. Where the kernel says so itself, that counts.
-func (t *trees) ordinary(h *fuse.InHeader) bool { return t.caller(h, 0).UID != 0 }
+func (t *trees) ordinary(c *container, h *fuse.InHeader) bool { return t.caller(c, h, 0).UID != 0 }
 
 // made answers with something new.
 func (r treeRaw) made(out *fuse.EntryOut, c *container, o *openTree, a *overlay.Attr, err error) fuse.Status {
@@ -60,7 +60,7 @@ func (r treeRaw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fu
 	}
 	dev := uint64(in.Rdev)
 	major, minor := uint32(dev>>8&0xfff), uint32(dev&0xff|dev>>12&0xfff00)
-	a, err := o.Mknod(id, name, in.Mode, major, minor, r.t.caller(&in.InHeader, in.Umask))
+	a, err := o.Mknod(id, name, in.Mode, major, minor, r.t.caller(c, &in.InHeader, in.Umask))
 	return r.made(out, c, o, &a, err)
 }
 
@@ -70,7 +70,7 @@ func (r treeRaw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 	if errno != 0 {
 		return result(errno)
 	}
-	a, err := o.Mkdir(id, name, in.Mode, r.t.caller(&in.InHeader, in.Umask))
+	a, err := o.Mkdir(id, name, in.Mode, r.t.caller(c, &in.InHeader, in.Umask))
 	return r.made(out, c, o, &a, err)
 }
 
@@ -83,7 +83,7 @@ func (r treeRaw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name stri
 	if errno != 0 {
 		return result(errno)
 	}
-	a, err := o.Symlink(id, name, target, r.t.caller(in, 0))
+	a, err := o.Symlink(id, name, target, r.t.caller(c, in, 0))
 	return r.made(out, c, o, &a, err)
 }
 
@@ -150,7 +150,7 @@ func (r treeRaw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 	if errno != 0 {
 		return result(errno)
 	}
-	change, errno := r.t.change(in)
+	change, errno := r.t.change(c, in)
 	if errno != 0 {
 		return result(errno)
 	}
@@ -164,13 +164,13 @@ func (r treeRaw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 }
 
 // change translates a request to change attributes.
-func (t *trees) change(in *fuse.SetAttrIn) (*overlay.Change, syscall.Errno) {
+func (t *trees) change(of *container, in *fuse.SetAttrIn) (*overlay.Change, syscall.Errno) {
 	c := &overlay.Change{KillPriv: in.Valid&fuse.FATTR_KILL_SUIDGID != 0}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		mode := in.Mode & 0o7777
 		c.Mode = &mode
 	}
-	uid, gid := t.f.owners.unshift(in.Uid, in.Gid)
+	uid, gid := t.ownersOf(of).unshift(in.Uid, in.Gid)
 	if in.Valid&fuse.FATTR_UID != 0 {
 		if uid == overflowID && in.Uid != overflowID {
 			return nil, syscall.EINVAL // it has no meaning in the container
@@ -205,12 +205,12 @@ func timeOf(sec uint64, nsec uint32, now bool) *unix.Timespec {
 
 // SetXAttr implements fuse.RawFileSystem.
 func (r treeRaw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	_, o, id, errno := r.t.tree(in.NodeId)
+	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
 		return result(errno)
 	}
 	if isACL(name) {
-		value = mapACL(value, r.t.f.owners.unshift)
+		value = mapACL(value, r.t.ownersOf(c).unshift)
 	}
 	kill := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
 	return result(r.t.errno(o.SetXattr(id, name, value, int(in.Flags), kill)))

@@ -81,6 +81,7 @@ type container struct {
 	id   string
 
 	record atomic.Pointer[layers.CatalogueContainer]
+	owners atomic.Pointer[owners] // its own map of IDs; nil: that of the mount, or the tree has not been opened
 	stack  []layers.DiffID
 	name   atomic.Pointer[string] // the first
 

@@ -36,6 +36,7 @@ var errnos = []struct {
 	// Not reached by reading, but never wrong.
 	{layers.ErrAmbiguous, syscall.EINVAL},
 	{layers.ErrInvalidName, syscall.EINVAL},
+	{layers.ErrInvalidMap, syscall.EINVAL},
 	{layers.ErrInUse, syscall.EBUSY},
 	{layers.ErrImageUsedByContainer, syscall.EBUSY},
 	{layers.ErrContainerUnknown, syscall.ENOENT},

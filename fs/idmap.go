@@ -6,9 +6,10 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 
 	subid "github.com/moby/sys/user"
+
+	"github.com/layerfs/layerfs/internal/idmap"
 )
 
 // overflowID is what an ID that has no place in a map becomes, as in the kernel.
@@ -26,6 +27,7 @@ type idRange struct{ inside, outside, count uint32 }
 // owners shifts the owners of the files of images; what layerfs itself adds to the tree belongs to the server.
 type owners struct {
 	text       string // the option that it came from
+	explicit   bool   // somebody has asked for it
 	squash     bool   // everything belongs to uid and gid
 	uid, gid   uint32
 	uids, gids []idRange // nil: unchanged
@@ -97,36 +99,42 @@ func parseOwners(text string, uid, gid int) (owners, error) {
 	}
 	m, err := parseRanges(text)
 	if err != nil {
-		return owners{}, fmt.Errorf("%w idmap=%s: %w; use auto, none, squash or CONTAINER:HOST:COUNT[,...]", ErrOption, text, err)
+		return owners{}, fmt.Errorf("%w idmap=%s: %w, auto, none or squash", ErrOption, text, err)
 	}
 	return owners{text: text, uids: m, gids: m}, nil
 }
 
+// parseMaps understands the options uidmap and gidmap; one that is not given is as the other.
+func parseMaps(uidmap, gidmap string) (owners, error) {
+	if uidmap == "" {
+		uidmap = gidmap
+	}
+	if gidmap == "" {
+		gidmap = uidmap
+	}
+	o := owners{text: "uidmap=" + uidmap + " gidmap=" + gidmap}
+	for _, m := range []struct {
+		name, text string
+		into       *[]idRange
+	}{{"uidmap", uidmap, &o.uids}, {"gidmap", gidmap, &o.gids}} {
+		ranges, err := parseRanges(m.text)
+		if err != nil {
+			return owners{}, fmt.Errorf("%w %s=%s: %w", ErrOption, m.name, m.text, err)
+		}
+		*m.into = ranges
+	}
+	return o, nil
+}
+
 // parseRanges reads CONTAINER:HOST:COUNT[,...].
 func parseRanges(text string) ([]idRange, error) {
-	var m []idRange
-	for part := range strings.SplitSeq(text, ",") {
-		f := strings.Split(part, ":")
-		if len(f) != 3 {
-			return nil, fmt.Errorf("%q has not three numbers", part)
-		}
-		var n [3]uint64
-		for i := range n {
-			v, err := strconv.ParseUint(f[i], 10, 32)
-			if err != nil {
-				return nil, fmt.Errorf("%q is no ID", f[i])
-			}
-			n[i] = v
-		}
-		if n[2] == 0 || n[0]+n[2] > 1<<32-1 || n[1]+n[2] > 1<<32-1 {
-			return nil, fmt.Errorf("%q is empty or goes beyond the largest ID", part)
-		}
-		for _, r := range m {
-			if n[0] < uint64(r.inside)+uint64(r.count) && uint64(r.inside) < n[0]+n[2] {
-				return nil, fmt.Errorf("%q overlaps another range", part)
-			}
-		}
-		m = append(m, idRange{uint32(n[0]), uint32(n[1]), uint32(n[2])})
+	list, err := idmap.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	m := make([]idRange, len(list))
+	for i, r := range list {
+		m[i] = idRange{r.Inside, r.Outside, r.Count}
 	}
 	return m, nil
 }

@@ -30,6 +30,9 @@ func OverlayPossible(store *layers.Store, c *layers.Container) error {
 	if err := overlayfs.Possible(); err != nil {
 		return err
 	}
+	if c.UIDMap != "" || c.GIDMap != "" {
+		return fmt.Errorf("%w: container %s has a map of IDs, which the kernel's overlayfs cannot apply", ErrNoOverlay, c.Name())
+	}
 	only, err := store.FuseOnly(c.ID)
 	if err == nil && only {
 		err = fmt.Errorf("%w: container %s has files that only layerfs can read, such as devices of an ordinary user", ErrNoOverlay, c.Name())

@@ -38,6 +38,9 @@ type Options struct {
 	// lies in the subordinate IDs; the default of users), "squash" (everything belongs to the user), or
 	// CONTAINER:HOST:COUNT[,...].
 	IDMap string
+	// UIDMap and GIDMap shift users and groups differently, each CONTAINER:HOST:COUNT[,...]; of one that is empty the
+	// other is used. They exclude IDMap.
+	UIDMap, GIDMap string
 	// Passthrough lets the kernel read large files from the store by itself. Only root can; it costs one level of file
 	// system stacking and a request per opened file.
 	Passthrough bool
@@ -95,22 +98,56 @@ func (o *Options) settle(source string) (*settings, error) {
 	if o.AllowOther != nil {
 		s.mount.AllowOther = *o.AllowOther
 	}
-	idmap := o.IDMap
+	maps := idOptions{o.IDMap, o.UIDMap, o.GIDMap}
 	for _, opt := range splitOptions(o.Extra) {
-		if err := s.apply(opt, &idmap); err != nil {
+		if err := s.apply(opt, &maps); err != nil {
 			return nil, err
 		}
 	}
 	if s.passthrough && euid != 0 {
 		return nil, fmt.Errorf("%w passthrough: only root may give files to the kernel; mount without it", ErrOption)
 	}
+	if s.mount.Label != "" {
+		if err := labelPossible(euid); err != nil {
+			return nil, err
+		}
+	}
 	var err error
-	s.owners, err = parseOwners(idmap, euid, egid)
+	s.owners, err = maps.owners(euid, egid)
 	return s, err
 }
 
+// idOptions are the options that shift owners.
+type idOptions struct{ idmap, uidmap, gidmap string }
+
+// owners understands the options.
+func (m idOptions) owners(uid, gid int) (o owners, err error) {
+	switch {
+	case m.uidmap == "" && m.gidmap == "":
+		o, err = parseOwners(m.idmap, uid, gid)
+	case m.idmap != "":
+		return o, fmt.Errorf("%w idmap excludes uidmap and gidmap", ErrOption)
+	default:
+		o, err = parseMaps(m.uidmap, m.gidmap)
+	}
+	o.explicit = m != idOptions{}
+	return o, err
+}
+
+// labelPossible says why a mount cannot have an SELinux label.
+func labelPossible(euid int) error {
+	if euid != 0 {
+		return fmt.Errorf("%w context is refused: only root may give a mount an SELinux label", ErrOption)
+	}
+	list, err := os.ReadFile("/proc/filesystems")
+	if err != nil || !strings.Contains(string(list), "\tselinuxfs\n") {
+		return fmt.Errorf("%w context is refused: this kernel has no SELinux", ErrOption)
+	}
+	return nil
+}
+
 // apply understands one option.
-func (s *settings) apply(opt string, idmap *string) error {
+func (s *settings) apply(opt string, maps *idOptions) error {
 	name, value, _ := strings.Cut(opt, "=")
 	switch name {
 	case "allow_other":
@@ -118,7 +155,13 @@ func (s *settings) apply(opt string, idmap *string) error {
 	case "passthrough":
 		s.passthrough = true
 	case "idmap":
-		*idmap = value
+		maps.idmap = value
+	case "uidmap":
+		maps.uidmap = value
+	case "gidmap":
+		maps.gidmap = value
+	case "context", "fscontext", "defcontext", "rootcontext":
+		s.mount.Label = joinLabel(s.mount.Label, name, strings.Trim(value, `"`))
 	case "fsname":
 		s.mount.Source = value
 	case "suid", "nosuid":
@@ -134,13 +177,27 @@ func (s *settings) apply(opt string, idmap *string) error {
 		if why, ok := refused[name]; ok {
 			return fmt.Errorf("%w %s is refused: %s", ErrOption, name, why)
 		}
-		return fmt.Errorf("%w %s is not known; known are allow_other, passthrough, idmap=, fsname=, [no]suid, [no]dev, [no]exec", ErrOption, name)
+		return fmt.Errorf("%w %s is not known; known are allow_other, passthrough, idmap=, uidmap=, gidmap=, context=, fsname=, [no]suid, [no]dev, [no]exec", ErrOption, name)
 	}
 	return nil
 }
 
-// rangeOption is the continuation of a list after idmap=, which holds commas itself.
-var rangeOption = regexp.MustCompile(`^[0-9]+:[0-9]+:[0-9]+$`)
+// joinLabel adds one of the options of SELinux, whose value may hold commas.
+func joinLabel(label, name, value string) string {
+	if label != "" {
+		label += ","
+	}
+	return label + name + `="` + value + `"`
+}
+
+// rangeOption is the continuation of a list after idmap= and its like, which hold commas themselves, and
+// categoryOption that of an SELinux label.
+var (
+	rangeOption    = regexp.MustCompile(`^[0-9]+:[0-9]+:[0-9]+$`)
+	mapOption      = regexp.MustCompile(`^(id|uid|gid)map=`)
+	categoryOption = regexp.MustCompile(`^c[0-9]+(\.c[0-9]+)?"?$`)
+	labelOption    = regexp.MustCompile(`^(fs|def|root)?context=`)
+)
 
 // splitOptions splits lists at commas.
 func splitOptions(lists []string) []string {
@@ -150,7 +207,8 @@ func splitOptions(lists []string) []string {
 			last := len(all) - 1
 			switch {
 			case opt == "":
-			case last >= 0 && strings.HasPrefix(all[last], "idmap=") && rangeOption.MatchString(opt):
+			case last >= 0 && mapOption.MatchString(all[last]) && rangeOption.MatchString(opt),
+				last >= 0 && labelOption.MatchString(all[last]) && categoryOption.MatchString(opt):
 				all[last] += "," + opt
 			default:
 				all = append(all, opt)

@@ -30,6 +30,8 @@ type Container struct {
 	Metadata  string            `json:"metadata,omitempty"`
 	Created   time.Time         `json:"created"`
 	Flags     map[string]string `json:"flags,omitempty"`
+	UIDMap    string            `json:"uidmap,omitempty"` // how its files are shown: CONTAINER:HOST:COUNT[,...]
+	GIDMap    string            `json:"gidmap,omitempty"`
 }
 
 // head leaves Image zero for a container without one.

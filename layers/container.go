@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/idmap"
 )
 
 // A Container is the record of a container: what it was made of, its names and its
@@ -50,6 +51,10 @@ type ContainerOptions struct {
 	Names    []string          // empty: one is generated
 	Labels   map[string]string // free to use
 	Metadata string            // free to use
+	// UIDMap and GIDMap shift the owners of the files where the container is shown, each
+	// CONTAINER:HOST:COUNT[,...]; of one that is empty the other is used. What is stored
+	// stays as it is.
+	UIDMap, GIDMap string
 }
 
 // The directories of a container below containers/<id>: the writable layer and the
@@ -108,6 +113,7 @@ func (s *Store) CreateContainer(ctx context.Context, o *ContainerOptions) (*Cont
 func (o *ContainerOptions) record() (*Container, error) {
 	c := &Container{index.Container{
 		ID: o.ID, Labels: o.Labels, Metadata: o.Metadata, Created: time.Now().UTC().Round(0), Layers: []digest.Digest{},
+		UIDMap: o.UIDMap, GIDMap: o.GIDMap,
 	}}
 	if c.ID == "" {
 		var raw [32]byte
@@ -116,6 +122,11 @@ func (o *ContainerOptions) record() (*Container, error) {
 	}
 	if !isHex(c.ID) || len(c.ID) != 64 {
 		return nil, fmt.Errorf("%w: %q is no ID; want 64 hexadecimal digits", ErrInvalidName, c.ID)
+	}
+	for _, m := range []string{o.UIDMap, o.GIDMap} {
+		if _, err := idmap.Parse(m); m != "" && err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalidMap, err)
+		}
 	}
 	for _, name := range o.Names {
 		if err := checkContainerName(name); err != nil {

@@ -85,6 +85,8 @@ var (
 	ErrBlobGone = errors.New("compressed layer is not kept")
 	// ErrReadOnly is returned when a store that was opened read-only is to be changed.
 	ErrReadOnly = errors.New("store is read-only")
+	// ErrInvalidMap is returned for a map of IDs that is none.
+	ErrInvalidMap = errors.New("invalid map of IDs")
 	// ErrStoreGone is returned when something lies in an additional store that is not
 	// there, or cannot be read.
 	ErrStoreGone = errors.New("additional store is not available")

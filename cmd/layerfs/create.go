@@ -35,6 +35,8 @@ Examples:
 			listFlag("label", []string{"l"}, "label `KEY=VALUE`; may be given several times"),
 			&cli.StringFlag{Name: "metadata", Usage: "free `TEXT` that is kept with the container"},
 			&cli.StringFlag{Name: "id", Usage: "`ID` of 64 hexadecimal digits", DefaultText: "generated"},
+			&cli.StringFlag{Name: "uidmap", Usage: "show the users of its files shifted by `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "as --gidmap, or as the mount does"},
+			&cli.StringFlag{Name: "gidmap", Usage: "show the groups of its files shifted by `C:H:N[,…]`", DefaultText: "as --uidmap, or as the mount does"},
 			&cli.BoolFlag{Name: "empty", Usage: "begin with an empty tree instead of an image"},
 		},
 		BashComplete: completeNames(e),
@@ -52,6 +54,7 @@ Examples:
 			}
 			o := &createOptions{out: e.stdout, ContainerOptions: layers.ContainerOptions{
 				Image: c.Args().First(), ID: c.String("id"), Names: c.StringSlice("name"), Labels: labels, Metadata: c.String("metadata"),
+				UIDMap: c.String("uidmap"), GIDMap: c.String("gidmap"),
 			}}
 			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
 				return create(ctx, o, st)

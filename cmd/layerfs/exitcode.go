@@ -55,6 +55,7 @@ var exitCodes = []struct {
 	{registry.ErrShortName, exitUsage},
 	{layers.ErrBusy, exitBusy},
 	{layers.ErrInvalidName, exitUsage},
+	{layers.ErrInvalidMap, exitUsage},
 	{config.ErrInvalid, exitUsage},
 	{layers.ErrInvalidLabel, exitUsage},
 	{layers.ErrInvalidChange, exitUsage},

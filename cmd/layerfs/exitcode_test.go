@@ -36,6 +36,7 @@ var decided = map[string]struct {
 	"ErrNewer":                {layers.ErrNewer, exitFailure},
 	"ErrBusy":                 {layers.ErrBusy, exitBusy},
 	"ErrReadOnly":             {layers.ErrReadOnly, exitFailure},
+	"ErrInvalidMap":           {layers.ErrInvalidMap, exitUsage},
 	"ErrStoreGone":            {layers.ErrStoreGone, exitFailure},
 	"ErrStoreIsReadOnly":      {layers.ErrStoreIsReadOnly, exitFailure},
 	"ErrContainerUnknown":     {layers.ErrContainerUnknown, exitNotFound},

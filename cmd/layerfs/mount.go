@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -65,6 +66,8 @@ Examples:
 			&cli.StringFlag{Name: "container", Usage: "mount the files of the container `NAME` alone, to write into them"},
 			&cli.StringFlag{Name: "driver", Value: "auto", Usage: "with --container: `WHO` shows it: auto, fuse or overlay (the kernel, where it may)"},
 			&cli.StringFlag{Name: "idmap", Usage: "owners of the files: auto, none, squash or `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "none for root, auto for others"},
+			&cli.StringFlag{Name: "uidmap", Usage: "show users shifted by `C:H:N[,…]`, groups by --gidmap; nothing is copied or changed", DefaultText: "as --gidmap"},
+			&cli.StringFlag{Name: "gidmap", Usage: "show groups shifted by `C:H:N[,…]`", DefaultText: "as --uidmap"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, suid, dev, noexec, nonempty and those of fstab"},
 			formatFlag(),
@@ -78,6 +81,9 @@ Examples:
 				return e.listMounts(c)
 			}
 			o, err := newMountOptions(c)
+			if err == nil {
+				err = o.configured(e.conf)
+			}
 			if err != nil {
 				return err
 			}
@@ -91,7 +97,7 @@ func newMountOptions(c *cli.Context) (*mountOptions, error) {
 		dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground"),
 		container: c.String("container"), driver: c.String("driver"),
 	}
-	o.fs.IDMap = c.String("idmap")
+	o.fs.IDMap, o.fs.UIDMap, o.fs.GIDMap = c.String("idmap"), c.String("uidmap"), c.String("gidmap")
 	if c.IsSet("allow-other") {
 		allow := c.Bool("allow-other")
 		o.fs.AllowOther = &allow
@@ -119,6 +125,23 @@ func newMountOptions(c *cli.Context) (*mountOptions, error) {
 		o.fs.Extra = []string{strings.Join(options, ",")}
 	}
 	return o, o.check()
+}
+
+// configured fills in what neither a flag nor an option says from the configuration.
+func (o *mountOptions) configured(conf *config.Config) error {
+	if allow := conf.Get(config.AllowOther); o.fs.AllowOther == nil && allow.Value() != "" {
+		yes, err := strconv.ParseBool(allow.Value())
+		if err != nil {
+			return fmt.Errorf("%w: %s: %q is neither true nor false", config.ErrInvalid, allow.From, allow.Value())
+		}
+		o.fs.AllowOther = &yes
+	}
+	shifted := o.fs.IDMap+o.fs.UIDMap+o.fs.GIDMap != "" || slices.ContainsFunc(o.fs.Extra, func(list string) bool { return strings.Contains(","+list, "map=") })
+	if !shifted {
+		o.fs.IDMap = conf.Get(config.IDMap).Value()
+		o.fs.UIDMap, o.fs.GIDMap = conf.Get(config.UIDMap).Value(), conf.Get(config.GIDMap).Value()
+	}
+	return nil
 }
 
 // check refuses what contradicts itself.
@@ -199,8 +222,10 @@ func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
 	if o.container != "" {
 		args = append(args, "--container", o.container, "--driver", o.driver)
 	}
-	if o.fs.IDMap != "" {
-		args = append(args, "--idmap", o.fs.IDMap)
+	for _, m := range [][2]string{{"--idmap", o.fs.IDMap}, {"--uidmap", o.fs.UIDMap}, {"--gidmap", o.fs.GIDMap}} {
+		if m[1] != "" {
+			args = append(args, m[0], m[1])
+		}
 	}
 	if o.fs.AllowOther != nil {
 		args = append(args, fmt.Sprintf("--allow-other=%t", *o.fs.AllowOther))

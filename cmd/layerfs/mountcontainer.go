@@ -35,6 +35,9 @@ func (o *mountOptions) chooseDriver(ctx context.Context, st *layers.Store) error
 		return nil
 	}
 	err = layerfs.OverlayPossible(st, c)
+	if err == nil && o.fs.UIDMap+o.fs.GIDMap != "" {
+		err = fmt.Errorf("%w: the kernel's overlayfs cannot apply --uidmap and --gidmap", layerfs.ErrNoOverlay)
+	}
 	if o.driver == driverOverlay {
 		return err
 	}

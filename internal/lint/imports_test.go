@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"internal/control":  {},
 	"internal/deflate":  {},
 	"internal/disk":     {},
+	"internal/idmap":    {},
 	"internal/lint":     {},
 	"internal/platform": {},
 	"internal/spool":    {},
@@ -39,7 +40,7 @@ var allowed = map[string][]string{
 	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
-		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/overlayfs", "internal/spool",
+		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/idmap", "internal/overlayfs", "internal/spool",
 		"layers/graphroot", "layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
@@ -48,7 +49,7 @@ var allowed = map[string][]string{
 	"layers/imageservice": {"layers", "layers/registry"},
 	"layers/policy":       {},
 	"layers/registry":     {"internal/platform", "layers", "layers/policy"},
-	"fs":                  {"fs/internal/...", "index/tree", "internal/overlayfs", "layers", "layers/overlay", "layers/union", "layers/upper", "tarsplit"},
+	"fs":                  {"fs/internal/...", "index/tree", "internal/idmap", "internal/overlayfs", "layers", "layers/overlay", "layers/union", "layers/upper", "tarsplit"},
 	"fs/internal/mount":   {},
 	"fs/internal/wire":    {},
 	// For tests only; see TestNoTestCodeInProduct.

@@ -43,6 +43,9 @@ type Options struct {
 	// Suid, Dev and NoExec change the flags nosuid, nodev and exec. Only a process that may mount by itself can set
 	// Suid and Dev.
 	Suid, Dev, NoExec bool
+	// Label are the options for SELinux, such as context="system_u:object_r:container_file_t:s0". Only root may give
+	// them.
+	Label string
 	// MaxRead is the largest READ request.
 	MaxRead int
 }
@@ -115,6 +118,9 @@ func mountDirect(dir string, o Options) (*os.File, error) {
 	}
 	if o.MaxRead > 0 {
 		data += fmt.Sprintf(",max_read=%d", o.MaxRead)
+	}
+	if o.Label != "" {
+		data += "," + o.Label
 	}
 	if err := unix.Mount(o.Source, dir, "fuse."+o.Subtype, flags, data); err != nil {
 		unix.Close(fd)
