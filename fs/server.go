@@ -54,6 +54,15 @@ func MountImage(store *layers.Store, name, dir string, o *Options) (*Server, err
 	return start(store, dir, string(img.ID), o)
 }
 
+// MountLayer mounts what a layer, named by its DiffID or as a layer record, shows together with the layers below it.
+func MountLayer(store *layers.Store, name, dir string, o *Options) (*Server, error) {
+	stack, err := store.LayerStack(context.Background(), name)
+	if err != nil {
+		return nil, err
+	}
+	return startOf(store, dir, "layer "+name, func(s *Server) error { return s.prepareStack(stack) }, o)
+}
+
 // CleanDead takes away what is left at dir of mounts whose server has died, and reports whether there was anything.
 func CleanDead(dir string) (bool, error) {
 	dir, err := mount.Clean(dir)
@@ -65,6 +74,11 @@ func CleanDead(dir string) (bool, error) {
 
 // start does the work of Mount and MountImage.
 func start(store *layers.Store, dir, image string, o *Options) (*Server, error) {
+	return startOf(store, dir, image, func(s *Server) error { return s.prepare(image) }, o)
+}
+
+// startOf mounts what prepare prepares; image is empty for the whole store.
+func startOf(store *layers.Store, dir, image string, prepare func(*Server) error, o *Options) (*Server, error) {
 	dir, err := mount.Clean(dir)
 	if err != nil {
 		return nil, err
@@ -85,7 +99,7 @@ func start(store *layers.Store, dir, image string, o *Options) (*Server, error) 
 	// The kernel, or fusermount3, takes about as long as reading the catalogue.
 	mounting := make(chan unserved, 1)
 	go func() { mounting <- mountAt(dir, set) }()
-	err = s.prepare(image)
+	err = prepare(s)
 	m := <-mounting
 	if err != nil {
 		if m.err == nil {
@@ -156,6 +170,34 @@ func (s *Server) prepare(image string) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s was removed just now", layers.ErrImageUnknown, image)
+}
+
+// prepareStack shows the union of layers, bottom first, and opens them.
+func (s *Server) prepareStack(stack []layers.DiffID) error {
+	if err := s.prepare(""); err != nil {
+		return err
+	}
+	snap := s.fs.snap.Load() // nobody else has seen it yet
+	known := map[layers.DiffID]*layer{}
+	for _, l := range snap.layers {
+		known[l.diffID] = l
+	}
+	img := &image{}
+	for _, d := range stack {
+		if known[d] == nil {
+			return fmt.Errorf("%w: %s was removed just now", layers.ErrLayerUnknown, d)
+		}
+		img.layers = append(img.layers, known[d])
+	}
+	// No image and no name has the last slot.
+	snap.views[maxSlot] = &view{slot: maxSlot, image: img, parent: rootID, created: s.fs.started, lookups: new(counter)}
+	s.fs.root = nodeID(kindViewDir, maxSlot, rootDir)
+	if len(stack) == 0 {
+		s.fs.root = nodeID(kindViewObject, maxSlot, viewEmpty)
+		return nil
+	}
+	_, err := s.fs.tree(img)
+	return err
 }
 
 // attach begins to answer.

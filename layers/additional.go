@@ -192,7 +192,7 @@ func (x *indexes) Update(ctx context.Context, purpose string, fn func(*index.Tx)
 
 func isUnknown(err error) bool {
 	var u *unknownError
-	return errors.As(err, &u) || errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown)
+	return errors.As(err, &u) || errors.Is(err, ErrImageUnknown) || errors.Is(err, ErrLayerUnknown) || errors.Is(err, ErrNotAnID)
 }
 
 // An unknownError is an error such as ErrImageUnknown about something.

@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"github.com/layerfs/layerfs/index"
-	"github.com/opencontainers/go-digest"
 )
 
 // Written says how a tar of a tree or of changes came about.
@@ -64,7 +63,7 @@ func (s *Store) DiffSize(ctx context.Context, x, y string) (int64, error) {
 	if d, ok := tx.exact(ty); ok {
 		var size int64
 		err := s.index.View(ctx, func(tx *index.Tx) error {
-			l, err := tx.Layer(digest.Digest(d))
+			l, err := findLayer(tx, string(d)) // also in additional stores
 			size = l.Size
 			return err
 		})

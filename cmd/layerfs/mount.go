@@ -28,6 +28,7 @@ type mountOptions struct {
 	dir        string
 	image      string
 	container  string
+	layer      string
 	driver     string // of a container: auto, fuse or overlay
 	foreground bool
 	nonEmpty   bool
@@ -41,6 +42,11 @@ func mountCommand(e *env) *cli.Command {
 		UsageText: "layerfs mount [flags] [DIR]",
 		Description: `Mounts the whole store on DIR and returns when the mount answers; a process that
 serves it stays behind until "layerfs umount DIR". Without DIR the mounts are listed.
+
+With --image, --container or --layer only that is mounted. Then DIR may be left out: a
+place is chosen and printed, and who asks for the same again gets the same place. Such
+mounts are counted: each "layerfs umount NAME|ID|PLACE" takes one user away, and the
+last one unmounts.
 
    DIR/images/docker.io/library/debian@12/rootfs    the files of the image debian:12
    DIR/images/by-id/<64 hex>/                       every image by its ID
@@ -58,12 +64,14 @@ Examples:
    layerfs mount ~/layerfs
    layerfs mount --image alpine /mnt             # the files of one image alone
    layerfs mount --container web /mnt            # one container, to work in
+   cd $(layerfs mount --image alpine)            # and later: layerfs umount alpine
    layerfs mount --foreground ~/layerfs          # for service managers
    mount -t fuse.layerfs /var/lib/layerfs /mnt   # or in /etc/fstab`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "serve in this process; end with Ctrl-C or SIGTERM"},
 			&cli.StringFlag{Name: "image", Usage: "mount the files of the image `NAME` alone"},
 			&cli.StringFlag{Name: "container", Usage: "mount the files of the container `NAME` alone, to write into them"},
+			&cli.StringFlag{Name: "layer", Usage: "mount the files of the layer `ID`, on the layers below it, alone"},
 			&cli.StringFlag{Name: "driver", Value: "auto", Usage: "with --container: `WHO` shows it: auto, fuse or overlay (the kernel, where it may)"},
 			&cli.StringFlag{Name: "idmap", Usage: "owners of the files: auto, none, squash or `C:H:N[,…]` (container ID, host ID, count)", DefaultText: "none for root, auto for others"},
 			&cli.StringFlag{Name: "uidmap", Usage: "show users shifted by `C:H:N[,…]`, groups by --gidmap; nothing is copied or changed", DefaultText: "as --gidmap"},
@@ -77,9 +85,6 @@ Examples:
 			if err := argCount(c, 0, 1, ""); err != nil {
 				return err
 			}
-			if !c.Args().Present() {
-				return e.listMounts(c)
-			}
 			o, err := newMountOptions(c)
 			if err == nil {
 				err = o.configured(e.conf)
@@ -87,7 +92,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return e.mount(c.Context, o)
+			switch {
+			case c.Args().Present():
+				return e.mount(c.Context, o)
+			case o.image+o.container+o.layer != "":
+				return e.mountCounted(c.Context, o)
+			}
+			return e.listMounts(c)
 		},
 	}
 }
@@ -95,7 +106,7 @@ Examples:
 func newMountOptions(c *cli.Context) (*mountOptions, error) {
 	o := &mountOptions{
 		dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground"),
-		container: c.String("container"), driver: c.String("driver"),
+		container: c.String("container"), layer: c.String("layer"), driver: c.String("driver"),
 	}
 	o.fs.IDMap, o.fs.UIDMap, o.fs.GIDMap = c.String("idmap"), c.String("uidmap"), c.String("gidmap")
 	if c.IsSet("allow-other") {
@@ -113,6 +124,8 @@ func newMountOptions(c *cli.Context) (*mountOptions, error) {
 			o.image = value
 		case key == "container":
 			o.container = value
+		case key == "layer":
+			o.layer = value
 		case key == "driver":
 			o.driver = value
 		case helper && slices.Contains(helperOptions, key):
@@ -147,8 +160,8 @@ func (o *mountOptions) configured(conf *config.Config) error {
 // check refuses what contradicts itself.
 func (o *mountOptions) check() error {
 	switch {
-	case o.image != "" && o.container != "":
-		return usagef("--image and --container exclude each other")
+	case o.image != "" && o.container+o.layer != "", o.container != "" && o.layer != "":
+		return usagef("--image, --container and --layer exclude each other")
 	case !slices.Contains(drivers, o.driver):
 		return usagef("--driver %q: want one of %s", o.driver, strings.Join(drivers, ", "))
 	case o.driver != driverAuto && o.container == "":
@@ -219,6 +232,9 @@ func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
 	if o.image != "" {
 		args = append(args, "--image", o.image)
 	}
+	if o.layer != "" {
+		args = append(args, "--layer", o.layer)
+	}
 	if o.container != "" {
 		args = append(args, "--container", o.container, "--driver", o.driver)
 	}
@@ -267,7 +283,10 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	}
 	record := control.Record{
 		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: o.driver, Since: time.Now().UTC().Round(0),
-		Image: o.image, Container: o.container,
+		Image: o.image, Container: o.container, Layer: o.layer,
+	}
+	if record.Item, err = o.item(ctx, st); err != nil {
+		return err
 	}
 	if reply.Spawned() {
 		record.Log = reg.LogPath(dir)
@@ -278,7 +297,7 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	}
 	defer func() { err = errors.Join(err, claim.Release()) }()
 	o.fs.Logger = e.logger()
-	if o.container == "" && o.image == "" {
+	if o.container+o.image+o.layer == "" {
 		if o.fs.Containers, err = reg.ContainersPath(dir); err != nil {
 			return err
 		}
@@ -328,6 +347,8 @@ func (o *mountOptions) start(st *layers.Store, dir string) (served, error) {
 		return o.startContainer(st, dir)
 	case o.image != "":
 		return layerfs.MountImage(st, o.image, dir, &o.fs)
+	case o.layer != "":
+		return layerfs.MountLayer(st, o.layer, dir, &o.fs)
 	}
 	return layerfs.Mount(st, dir, &o.fs)
 }

@@ -47,7 +47,7 @@ func (e *env) listMounts(c *cli.Context) error {
 	return printList(e.stdout, c.String("format"), records, table[control.Record]{
 		header: []string{"MOUNTPOINT", "PID", "DRIVER", "STORE", "SHOWS", "SINCE"},
 		row: func(r control.Record) []string {
-			shown := cmp.Or(r.Image, r.Container, "<all>")
+			shown := cmp.Or(r.Image, r.Container, r.Layer, "<all>")
 			return []string{r.Mountpoint, strconv.Itoa(r.PID), r.Driver, r.Store, shown, r.Since.Format(time.DateTime)}
 		},
 	})

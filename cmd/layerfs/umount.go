@@ -26,6 +26,11 @@ type umountOptions struct {
 	dirs  []string
 	all   bool
 	lazy  bool
+	force bool   // also what others have mounted too
+	store string // root of the store whose images, layers and containers are named
+	// items says what a name may stand for, in the form of control.Record.Item; nil:
+	// nothing.
+	items func(ctx context.Context, name string) []string
 	warn  io.Writer
 	reg   *control.Registry
 	grace time.Duration // how long the serving process may take to end
@@ -35,16 +40,21 @@ func umountCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "umount", Category: "Mounts", Aliases: []string{"unmount"},
 		Usage:     "end mounts",
-		UsageText: "layerfs umount DIR... | --all",
+		UsageText: "layerfs umount DIR|NAME|ID... | --all",
 		Description: `Returns when the mount is gone and the process that served it has ended. A mount that
 is in use stays, and the processes that use it are named; with --lazy it vanishes at
 once and its process ends when the last of them lets go.
+
+What was mounted without DIR is named by the place that was printed, or by the name or
+ID of the image, container or layer. It stays until everybody who has mounted it has
+unmounted it, or with --force.
 
 Examples:
    layerfs umount ~/layerfs
    layerfs umount --all`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "end all mounts of this user"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "also unmount what others have mounted too"},
 			&cli.BoolFlag{Name: "lazy", Aliases: []string{"l"}, Usage: "do not wait for those who use the mount"},
 		},
 		Action: func(c *cli.Context) error {
@@ -52,8 +62,12 @@ Examples:
 			if err != nil {
 				return err
 			}
+			root, err := e.storeRoot()
+			if err != nil {
+				return err
+			}
 			o := &umountOptions{
-				dirs: c.Args().Slice(), all: c.Bool("all"), lazy: c.Bool("lazy"),
+				dirs: c.Args().Slice(), all: c.Bool("all"), lazy: c.Bool("lazy"), force: c.Bool("force"), store: root, items: e.mountItems,
 				warn: e.stderr, reg: reg, grace: 10 * time.Second,
 			}
 			if o.all == c.Args().Present() {
@@ -77,12 +91,26 @@ func umount(ctx context.Context, o *umountOptions) error {
 		}
 	}
 	var failed []error
-	for _, dir := range o.dirs {
-		if err := o.one(ctx, dir); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", dir, err))
+	for _, name := range o.dirs {
+		if err := o.named(ctx, name); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// named ends the mount that a user means, or takes one of its users away.
+func (o *umountOptions) named(ctx context.Context, name string) error {
+	dir, err := o.mountpoint(ctx, name)
+	if err != nil {
+		return err
+	}
+	left, done, err := o.release(ctx, dir)
+	if err != nil || left {
+		return err
+	}
+	defer done()
+	return o.one(ctx, dir)
 }
 
 func (o *umountOptions) one(ctx context.Context, name string) error {

@@ -44,6 +44,12 @@ type Record struct {
 	Image string `json:"image,omitempty"`
 	// Container is the one container that is mounted.
 	Container string `json:"container,omitempty"`
+	// Layer is the one layer, on those below it, that is mounted.
+	Layer string `json:"layer,omitempty"`
+	// Item is the kind and the ID of what is mounted alone.
+	Item string `json:"item,omitempty"`
+	// Users is how many have asked for a counted mount; 0 for others.
+	Users int `json:"users,omitempty"`
 	// Log is the file that the process writes its messages to; empty when it
 	// writes them to its standard error.
 	Log string `json:"log,omitempty"`
@@ -184,7 +190,7 @@ func (r *Registry) Mounts() ([]Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, rec)
+		records = append(records, r.withUsers(rec))
 	}
 	slices.SortFunc(records, func(a, b Record) int { return cmp.Compare(a.Mountpoint, b.Mountpoint) })
 	return records, nil
