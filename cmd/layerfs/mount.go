@@ -278,6 +278,11 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if dir == st.Root() || strings.HasPrefix(dir, st.Root()+"/") {
 		return usagef("%s is inside the store %s; mount somewhere else", dir, st.Root())
 	}
+	for _, root := range e.conf.Get(config.Additional).Values {
+		if strings.HasPrefix(root, dir+"/") {
+			return usagef("the additional store %s is below %s, which would hide it, and the mount would look into itself; mount somewhere else", root, dir)
+		}
+	}
 	if err := o.chooseDriver(ctx, st); err != nil {
 		return err
 	}
