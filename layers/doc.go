@@ -31,6 +31,17 @@
 // have no record and the ChainID for an ID, so that a layer can be made on top of any
 // image, and get a record when somebody gives them a name. See [LayerNode].
 //
+// # Additional stores
+//
+// A store can be opened with others that are only read, see [Options.Additional]:
+// layerfs stores, and graph roots of containers/storage. What looks for an image, a
+// layer or a blob searches them after the store itself, in their order; what lists
+// shows what they have and the store has not. Whoever wants to change something of
+// theirs gets [ErrReadOnly]. A layer that only they have is borrowed when an image or
+// a container is made on it: the store gets a record of it that says where it lies,
+// and no content. A store that is not there is left out and tried again each time; what
+// is borrowed from it gives [ErrStoreGone] meanwhile.
+//
 // # Leases and collection
 //
 // What no record leads to is garbage, and [Store.GC] frees it while everything else
@@ -46,6 +57,7 @@
 //	  tmp/<import>       flocked by its importer
 //	  containers/<id>    flocked by the one who writes into the container, makes it or removes it; nobody waits for it
 //	    index.lock       see package index; held for one transaction, never across I/O on bodies
+//	      cache/graphroot-<key>  a store of its own, for a graph root: all of this again
 //	      layers/<diffid>/tree   shared flock of those who have the layer open; collection tries it exclusively and never waits
 //
 // Readers take none of these but index.lock for the moment of a look-up, and the
