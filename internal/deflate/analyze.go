@@ -45,7 +45,7 @@ type analyzer struct {
 }
 
 // Analyze reads a gzip stream and writes the correction from which, together with the
-// plaintext, Reconstruct makes the same bytes again. It needs a few MiB of memory,
+// plaintext, Reconstruct makes the same bytes again. It needs some ten MiB of memory,
 // whatever the stream. The error is ErrNotGzip for what gunzip would refuse; errors of
 // the reader and the writer are passed on.
 func Analyze(blob io.Reader, correction io.Writer) (Stats, error) {

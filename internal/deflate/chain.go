@@ -5,14 +5,18 @@ import (
 	"math/bits"
 )
 
-const chainMask = maxDistance - 1
+const (
+	chainMask = maxDistance - 1
+	noLink    = 1<<16 - 1
+)
 
 // A chain links the positions of equal hashes, newest first, as far back as the
-// format lets a match go.
+// format lets a match go: prev holds how far it is to the one before, or noLink. It is
+// what long searches spend their time with, and small so that it stays in the cache.
 type chain struct {
 	win   *window
 	head  []uint32
-	prev  [maxDistance]uint32
+	prev  [maxDistance]uint16
 	need  int // bytes that the hash takes
 	next  int64
 	start int64 // of what may be matched
@@ -51,12 +55,36 @@ func mulHash(b []byte, bits uint) uint32 {
 // insert links the position of index i, whose hash is h.
 func (c *chain) insert(i int, h, off uint32) {
 	p := uint32(i) + off
-	c.prev[p&chainMask] = c.head[h]
+	d := p - c.head[h]
+	if d > maxDistance {
+		d = noLink
+	}
+	c.prev[p&chainMask] = uint16(d)
 	c.head[h] = p
 }
 
-// back is the index of what is linked behind a position, negative if nothing.
-func (c *chain) back(p, off uint32) int { return int(int32(c.prev[p&chainMask] - off)) }
+// step is how far it is from the position of index i to the one before in its chain.
+func (c *chain) step(i int, off uint32) int { return int(c.prev[(uint32(i)+off)&chainMask]) }
+
+// A probe tells cheaply that a candidate cannot be longer than best: of the best+1
+// bytes that it must have, it compares the last four.
+type probe struct {
+	at   int
+	mask uint32
+	want uint32
+}
+
+func newProbe(buf []byte, i, best int) probe {
+	p := probe{at: max(best-3, 0), mask: 1<<24 - 1}
+	if best >= 3 {
+		p.mask = 1<<32 - 1
+	}
+	for k, b := range buf[i+p.at : min(i+p.at+4, len(buf))] {
+		p.want |= uint32(b) << (8 * k)
+	}
+	p.want &= p.mask
+	return p
+}
 
 // matchLength compares buf[a:] with buf[b:], b being the later, for at most limit
 // bytes.
@@ -113,14 +141,14 @@ func (c *chain) walk(pos int64, length int, f func(dist int) bool) {
 		return
 	}
 	low := max(c.win.index(c.start), i-maxDistance)
-	for j, n := c.back(uint32(i)+off, off), 0; j >= low && j < i && n < rankDepth; n++ {
+	j := i
+	for range rankDepth {
+		d := c.step(j, off)
+		if j -= d; j < low || d == 0 {
+			return
+		}
 		if matchLength(c.win.buf, j, i, length) == length && !f(i-j) {
 			return
 		}
-		k := c.back(uint32(j)+off, off)
-		if k >= j {
-			return
-		}
-		j = k
 	}
 }

@@ -8,7 +8,7 @@
 // The law: for every stream that gunzip accepts, Reconstruct gives back exactly the
 // bytes that Analyze was given: members one after another, stored blocks, odd headers
 // and whatever follows the last member included. For other streams Analyze returns
-// ErrNotGzip. Both stream, in a few MiB of memory.
+// ErrNotGzip. Both stream, in some ten MiB of memory.
 //
 // # How
 //

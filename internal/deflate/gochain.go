@@ -1,5 +1,7 @@
 package deflate
 
+import "encoding/binary"
+
 // goParams are the settings of a level of Go's compress/flate from 2 on.
 type goParams struct {
 	lazy, nice, chain int
@@ -61,22 +63,27 @@ func (g *goPredictor) longest(pos int64) match {
 	}
 	g.upTo(pos + 1)
 	best, nice, tries := goMinMatch-1, min(g.nice, limit), g.goParams.chain
-	buf := g.win.buf
+	buf, prev := g.win.buf, &g.prev
 	low := max(g.win.index(g.from), i-maxDistance)
+	q := newProbe(buf, i, best)
 	var found match
-	for j := g.back(uint32(i)+off, off); j >= low && j < i && tries > 0; tries-- {
-		if best < limit && buf[j+best] == buf[i+best] {
+	for j := i; tries > 0; tries-- {
+		d := int(prev[(uint32(j)+off)&chainMask])
+		if j -= d; j < low {
+			break
+		}
+		if binary.LittleEndian.Uint32(buf[j+q.at:])&q.mask == q.want {
 			if n := matchLength(buf, j, i, limit); n > best && (n > goMinMatch || i-j <= tooFar) {
 				best, found = n, match{n, i - j}
 				if n >= nice {
 					break
 				}
+				q = newProbe(buf, i, best)
 			}
 		}
 		if j == i-maxDistance {
 			break
 		}
-		j = g.back(uint32(j)+off, off)
 	}
 	return found
 }

@@ -96,7 +96,7 @@ func goGzip(t testing.TB, plain []byte, level int) []byte {
 }
 
 func TestLawGo(t *testing.T) {
-	plain := text(600_000, 1)
+	plain := text(200_000, 1)
 	for level := flate.HuffmanOnly; level <= 9; level++ {
 		blob := goGzip(t, plain, level)
 		s := checkLaw(t, blob, plain)

@@ -24,7 +24,7 @@ type rebuilder struct {
 // Reconstruct writes the gzip stream that Analyze took apart, from its plaintext and
 // the correction. The error is ErrCorrection when the two do not belong together or
 // are damaged, which may be found only after all has been written: nothing may be
-// believed before Reconstruct has returned nil. It needs a few MiB of memory; a
+// believed before Reconstruct has returned nil. It needs some ten MiB of memory; a
 // hostile correction can make it write much more than the plaintext, so w should
 // refuse what is longer than the blob is known to be.
 func Reconstruct(plain io.Reader, correction io.Reader, w io.Writer) error {

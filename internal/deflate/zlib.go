@@ -1,5 +1,7 @@
 package deflate
 
+import "encoding/binary"
+
 // zlibParams are the settings of a level of zlib and of its relatives.
 type zlibParams struct {
 	good, lazy, nice, chain int
@@ -67,24 +69,27 @@ func (z *zlibPredictor) longest(pos int64, best int) match {
 	if best >= limit {
 		return match{}
 	}
-	buf := z.win.buf
-	low := max(z.win.index(z.from)+1, i-zlibDistance)
-	j := z.back(uint32(i)+off, off)
+	buf, prev := z.win.buf, &z.prev
+	from := z.win.index(z.from) + 1
+	low := max(from, i-zlibDistance+1)
+	q := newProbe(buf, i, best)
 	var found match
-	for first := true; j >= low && j < i && tries > 0; tries-- {
-		if buf[j+best] == buf[i+best] && buf[j] == buf[i] {
-			if n := matchLength(buf, j, i, limit); n > best {
-				best, found = n, match{n, i - j}
-				if n >= nice {
-					break
-				}
+	for j := i; tries > 0; tries-- {
+		d := int(prev[(uint32(j)+off)&chainMask])
+		// Only the first may be as far away as the margin.
+		if j -= d; j < low && (d != zlibDistance || j < from || j+d != i) {
+			break
+		}
+		if binary.LittleEndian.Uint32(buf[j+q.at:])&q.mask != q.want {
+			continue
+		}
+		if n := matchLength(buf, j, i, limit); n > best {
+			best, found = n, match{n, i - j}
+			if n >= nice {
+				break
 			}
+			q = newProbe(buf, i, best)
 		}
-		// After the first, the margin is exclusive.
-		if first {
-			first, low = false, max(low, i-zlibDistance+1)
-		}
-		j = z.back(uint32(j)+off, off)
 	}
 	return found
 }
