@@ -37,7 +37,7 @@ func (a *analyzer) likelyFirst() []spec {
 	}
 	out := slices.Clone(specs)
 	slices.SortStableFunc(out, func(x, y spec) int {
-		return cmp.Compare(b2u(x.ofGo != goFirst), b2u(y.ofGo != goFirst))
+		return cmp.Or(cmp.Compare(b2u(y.cheap), b2u(x.cheap)), cmp.Compare(b2u(x.ofGo != goFirst), b2u(y.ofGo != goFirst)))
 	})
 	return out
 }

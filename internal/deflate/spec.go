@@ -6,6 +6,7 @@ type spec struct {
 	id           uint8
 	name         string
 	ofGo         bool // one of Go's libraries
+	cheap        bool // trying it costs nothing
 	predictor    func(w *window) predictor
 	unit         int64 // how often it is told whether a hard end is near
 	unitsAreHard bool  // the encoder sees no more than the current unit
@@ -84,5 +85,6 @@ func makeSpecs() []spec {
 		add(pieces)
 		add(s)
 	}
+	add(spec{name: "literals only", predictor: func(*window) predictor { return literals{} }, unit: softUnit, cheap: true})
 	return all
 }
