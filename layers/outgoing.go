@@ -27,6 +27,11 @@ func (s *Store) Outgoing(img *Image, name string) *Outgoing {
 	return &Outgoing{s: s, img: img, manifest: img.Manifest(name)}
 }
 
+// OutgoingManifest returns the image as it came with one of its manifests.
+func (s *Store) OutgoingManifest(img *Image, m index.Manifest) *Outgoing {
+	return &Outgoing{s: s, img: img, manifest: m}
+}
+
 // Manifest returns the manifest as it was received.
 func (o *Outgoing) Manifest(context.Context) ([]byte, ocispec.Descriptor, error) {
 	raw, err := o.s.Blob(o.manifest.Descriptor.Digest)

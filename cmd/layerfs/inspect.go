@@ -64,7 +64,7 @@ Examples:
 				return usagef("--manifest needs --raw")
 			}
 			var err error
-			if o.registry, err = registryOptions(c); err != nil {
+			if o.registry, err = e.registryOptions(c); err != nil {
 				return err
 			}
 			if o.platform, err = platformFlag(c); err != nil {

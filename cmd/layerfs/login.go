@@ -33,7 +33,7 @@ Examples:
 			if err := argCount(c, 1, 1, "the HOST of a registry"); err != nil {
 				return err
 			}
-			o, err := registryOptions(c)
+			o, err := e.registryOptions(c)
 			if err != nil {
 				return err
 			}

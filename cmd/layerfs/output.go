@@ -96,7 +96,14 @@ func jsonText(v any) (string, error) {
 
 // size is a number of bytes as people read it, with decimal units as podman has
 // them.
-func size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
+func size(n int64) string {
+	for unit := int64(1000); unit < 1e18; unit *= 1000 {
+		if n < unit && n >= unit-unit/2000 {
+			n = unit // three digits of 999,999 would be 1e+03kB
+		}
+	}
+	return units.HumanSizeWithPrecision(float64(n), 3)
+}
 
 // ago is a time as the distance from now.
 func ago(t *time.Time) string {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/registry"
 )
 
 func report(index int, read int64, done, known bool) layers.Progress {
@@ -48,5 +51,47 @@ func TestProgressTerminal(t *testing.T) {
 		if len(strings.TrimSpace(text)) >= 30 {
 			t.Errorf("line %q is too wide", text)
 		}
+	}
+}
+
+// A layer that comes over the network has a bar, and after a while the rate and the time
+// that is left; what is there already, or was before, is said in words.
+func TestProgressOfTransfers(t *testing.T) {
+	begin := time.Now().Add(-10 * time.Second)
+	fetch := func(done, kept int64, note string) *registry.Progress {
+		return &registry.Progress{Index: 0, Count: 2, Done: done, Total: 100_000_000, Kept: kept, Note: note}
+	}
+	tests := []struct {
+		state layerState
+		want  string
+	}{
+		{layerState{fetch: fetch(50_000_000, 0, ""), since: begin}, "layer 1/2 [] 50MB of 100MB, 5MB/s, 10s left"},
+		{layerState{fetch: fetch(60_000_000, 50_000_000, ""), since: begin}, "layer 1/2 [] 60MB of 100MB, 1MB/s, 40s left"},
+		{layerState{fetch: fetch(10, 0, ""), since: time.Now()}, "layer 1/2 [] 10B of 100MB"},
+		{layerState{fetch: fetch(100_000_000, 0, "already there")}, "layer 1/2 100MB already there"},
+		{layerState{fetch: fetch(100_000_000, 0, "")}, "layer 1/2 100MB"},
+		{layerState{Progress: layers.Progress{Read: 100_000_000, Done: true}, fetch: fetch(100_000_000, 30_000_000, "")}, "layer 1/2 100MB, 30MB of it fetched before"},
+		{layerState{}, "layer 1/2 waits"},
+	}
+	for _, tt := range tests {
+		tt.state.Index, tt.state.Count = 0, 2
+		line := tt.state.line(67)
+		if len(line) > 67 {
+			t.Errorf("%q is too wide", line)
+		}
+		if got := regexp.MustCompile(`\[=* *\]`).ReplaceAllString(line, "[]"); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+	var out bytes.Buffer
+	p := newProgress(&out)
+	p.sending = true
+	for _, done := range []int64{10, 50, 100} {
+		p.fetched(registry.Progress{Index: 1, Count: 2, Done: done, Total: 100})
+	}
+	p.fetched(registry.Progress{Index: 0, Count: 2, Done: 100, Total: 100, Note: "shared with team/base"})
+	p.close()
+	if want := "layer 2/2 100B\nlayer 1/2 100B shared with team/base\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

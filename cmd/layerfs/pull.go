@@ -77,7 +77,7 @@ func (e *env) pullOptions(c *cli.Context) (*pullOptions, error) {
 		quiet: c.Bool("quiet"), dropBlobs: !c.Bool("keep-blobs"), out: e.stdout, progress: e.stderr,
 	}
 	var err error
-	if o.registry, err = registryOptions(c); err != nil {
+	if o.registry, err = e.registryOptions(c); err != nil {
 		return nil, err
 	}
 	o.registry.Policy = c.String("signature-policy")

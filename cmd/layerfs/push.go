@@ -23,6 +23,7 @@ type pushOptions struct {
 	image, dest string
 	digestFile  string
 	quiet       bool
+	all         bool
 	compression archive.Compression
 	registry    *registry.Options
 	out         io.Writer
@@ -42,11 +43,13 @@ digest of the manifest.
 
 Examples:
    layerfs push me/app:1 registry.example.com/team/app:1
+   layerfs push --all-platforms debian:12 localhost:5000/debian:12
    layerfs push localhost:5000/app                        # loopback registries need no TLS
    layerfs push --digestfile digest 1f2e3d4c5b6a docker://localhost:5000/app:test
    layerfs push me/app:1 dir:/tmp/app                     # as skopeo's dir: transport`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the manifest to `FILE`"},
+			&cli.BoolFlag{Name: "all-platforms", Usage: "send the index that the image was found through, with the images of all its platforms"},
 			&cli.StringFlag{Name: "compression", Value: "keep", Usage: "`KIND` of compression: keep, none, gzip or zstd; any but keep gives the image another digest"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
 		}, registryFlags()...),
@@ -57,13 +60,13 @@ Examples:
 			}
 			o := &pushOptions{
 				image: c.Args().First(), dest: c.Args().Get(1), digestFile: c.String("digestfile"),
-				quiet: c.Bool("quiet"), out: e.stdout, progress: e.stderr,
+				quiet: c.Bool("quiet"), all: c.Bool("all-platforms"), out: e.stdout, progress: e.stderr,
 			}
 			var err error
 			if o.compression, err = archive.ParseCompression(c.String("compression")); err != nil {
 				return usagef("--compression: %v", err)
 			}
-			if o.registry, err = registryOptions(c); err != nil {
+			if o.registry, err = e.registryOptions(c); err != nil {
 				return err
 			}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
@@ -90,6 +93,9 @@ func push(ctx context.Context, o *pushOptions, st *layers.Store) error {
 		return err
 	}
 	var d digest.Digest
+	if l != nil && o.all {
+		return usagef("--all-platforms is for registries")
+	}
 	if l != nil {
 		d, err = o.toLocation(ctx, st, l)
 	} else {
@@ -136,6 +142,13 @@ func (o *pushOptions) toRegistry(ctx context.Context, st *layers.Store, img *lay
 		return "", err
 	}
 	po := &registry.PushOptions{Repositories: repositories}
+	if o.all {
+		index, err := indexOf(img, name)
+		if err != nil {
+			return "", err
+		}
+		return client.PushIndex(ctx, st, index, named, po)
+	}
 	if o.compression == archive.KeepCompression {
 		d, err := client.Push(ctx, st.Outgoing(img, name), named, po)
 		if !errors.Is(err, layers.ErrBlobGone) {
@@ -145,6 +158,15 @@ func (o *pushOptions) toRegistry(ctx context.Context, st *layers.Store, img *lay
 	return o.rewritten(ctx, st, func(src *archive.Rewritten) (digest.Digest, error) {
 		return client.Push(ctx, src, named, po)
 	})
+}
+
+// indexOf returns the outermost index that the image was found through.
+func indexOf(img *layers.Image, name string) (ocispec.Descriptor, error) {
+	m := img.Manifest(name)
+	if len(m.Indexes) == 0 {
+		return ocispec.Descriptor{}, usagef("--all-platforms: %s did not come from an index; pull it with --all-platforms first", img.ID)
+	}
+	return m.Indexes[0], nil
 }
 
 // toSave returns the image and how it is to be written.

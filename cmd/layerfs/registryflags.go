@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/layerfs/layerfs/internal/config"
 	"github.com/layerfs/layerfs/layers/registry"
 )
 
@@ -19,12 +20,15 @@ func registryFlags() []cli.Flag {
 	}
 }
 
-// registryOptions reads those flags.
-func registryOptions(c *cli.Context) (*registry.Options, error) {
+// registryOptions reads those flags and the configuration.
+func (e *env) registryOptions(c *cli.Context) (*registry.Options, error) {
 	o := &registry.Options{
 		AuthFile: c.String("authfile"), CertDir: c.String("cert-dir"),
 		SkipTLSVerify: !c.Bool("tls-verify"), Insecure: c.StringSlice("insecure-registry"),
 		UserAgent: "layerfs/" + buildVersion(),
+	}
+	if !c.IsSet("insecure-registry") {
+		o.Insecure = e.conf.Get(config.Insecure).Values
 	}
 	if creds := c.String("creds"); creds != "" {
 		user, password, _ := strings.Cut(creds, ":")

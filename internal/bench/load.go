@@ -78,7 +78,10 @@ func (b *bench) untar(t *treesOf) side {
 }
 
 // podman loads into a root of its own.
-func (b *bench) podman(t *treesOf) side {
+func (b *bench) podman(t *treesOf) side { return b.podmanDo(t, "load", "-q", "-i", t.archive) }
+
+// podmanDo runs podman with a root of its own.
+func (b *bench) podmanDo(t *treesOf, do ...string) side {
 	var dir, runroot string
 	args := func(more ...string) []string {
 		return append([]string{"--root", dir + "/root", "--runroot", runroot, "--storage-driver", "overlay"}, more...)
@@ -93,7 +96,7 @@ func (b *bench) podman(t *treesOf) side {
 			runroot, err = os.MkdirTemp("/tmp", "lfb-")
 			return errors.Join(err, warmArchive(t))
 		},
-		run: func() (sample, error) { return b.command("podman", args("load", "-q", "-i", t.archive)...) },
+		run: func() (sample, error) { return b.command("podman", args(do...)...) },
 		after: func() error {
 			detach(dir + "/root/overlay")
 			_, err := b.command("rm", "-rf", dir, runroot)

@@ -91,6 +91,8 @@ func rows() []row {
 	return append([]row{
 		{"load debpy", nil, func(b *bench) error { return b.load("debpy", 1.0, 0.6) }},
 		{"load nodeapp", nil, func(b *bench) error { return b.load("nodeapp", 0.6, 0.35) }},
+		{"pull debpy", []string{"docker-registry", "skopeo"}, func(b *bench) error { return b.pull("debpy", 1.05, 0.5) }},
+		{"pull nodeapp", []string{"docker-registry", "skopeo"}, func(b *bench) error { return b.pull("nodeapp", 1.05, 0.5) }},
 		{"mount", nil, (*bench).mountToLs},
 		{"again", []string{"root"}, (*bench).again},
 		{"first", []string{"root", "fuse-overlayfs"}, (*bench).first},

@@ -25,6 +25,7 @@ const (
 	GIDMap      Key = "storage.options.remap-gids"
 	IDMap       Key = "layerfs.idmap"
 	AllowOther  Key = "layerfs.allow-other"
+	Insecure    Key = "layerfs.insecure-registries"
 	LogLevel    Key = "layerfs.log-level"
 	LogFormat   Key = "layerfs.log-format"
 	defaultFrom     = "default"
@@ -43,6 +44,7 @@ var keys = []struct {
 	{GIDMap, "gidmap", ""},
 	{IDMap, "idmap", ""},
 	{AllowOther, "allow-other", ""},
+	{Insecure, "insecure-registry", ""},
 	{LogLevel, "log-level", "LAYERFS_LOG_LEVEL"},
 	{LogFormat, "log-format", "LAYERFS_LOG_FORMAT"},
 }

@@ -29,10 +29,11 @@ type document struct {
 		} `toml:"options"`
 	} `toml:"storage"`
 	Layerfs struct {
-		IDMap      *string `toml:"idmap"`
-		AllowOther *bool   `toml:"allow-other"`
-		LogLevel   *string `toml:"log-level"`
-		LogFormat  *string `toml:"log-format"`
+		IDMap      *string   `toml:"idmap"`
+		AllowOther *bool     `toml:"allow-other"`
+		LogLevel   *string   `toml:"log-level"`
+		Insecure   *[]string `toml:"insecure-registries"`
+		LogFormat  *string   `toml:"log-format"`
 	} `toml:"layerfs"`
 }
 
@@ -59,6 +60,9 @@ func (c *Config) parse(path string, s Sources) (map[Key]Setting, error) {
 	p.text(LogFormat, d.Layerfs.LogFormat)
 	p.text(UIDMap, d.Storage.Options.RemapUIDs)
 	p.text(GIDMap, d.Storage.Options.RemapGIDs)
+	if list := d.Layerfs.Insecure; list != nil {
+		p.put(Insecure, *list...)
+	}
 	if b := d.Layerfs.AllowOther; b != nil {
 		p.put(AllowOther, strconv.FormatBool(*b))
 	}

@@ -26,12 +26,15 @@ type Instance struct {
 	Descriptor ocispec.Descriptor
 	// Indexes are the documents that led to it, the outermost first.
 	Indexes [][]byte
+	// Attestation is set for what buildkit puts beside the images of an index. Select
+	// never returns it.
+	Attestation bool
 
 	raw []byte // when it is known already
 }
 
 // Instances lists the images that the name stands for, those of nested indexes
-// included and attestations left out. Schema 1 is refused.
+// and attestations included. Schema 1 is refused.
 func (r *Remote) Instances(ctx context.Context) ([]Instance, error) {
 	l := lister{r: r, left: maxInstances}
 	if err := l.visit(ctx, &manifest{r.Raw, r.Descriptor}, nil); err != nil {
@@ -66,11 +69,8 @@ func (l *lister) visit(ctx context.Context, m *manifest, above [][]byte) error {
 		if l.left--; l.left < 0 {
 			return fmt.Errorf("%w: its indexes hold more than %d manifests", ErrTooLarge, maxInstances)
 		}
-		if platform.IsAttestation(d) {
-			continue
-		}
 		if !isIndex(d.MediaType) {
-			l.out = append(l.out, Instance{Descriptor: d, Indexes: above})
+			l.out = append(l.out, Instance{Descriptor: d, Indexes: above, Attestation: platform.IsAttestation(d)})
 			continue
 		}
 		inner, err := l.r.e.getManifest(ctx, d.Digest.String())
@@ -112,6 +112,7 @@ func Select(list []Instance, wanted *ocispec.Platform) (Instance, error) {
 	if wanted != nil {
 		want = *wanted
 	}
+	list = slices.DeleteFunc(slices.Clone(list), func(in Instance) bool { return in.Attestation })
 	best := -1
 	for i, in := range list {
 		if s := platform.Score(want, in.Descriptor.Platform); s > 0 &&

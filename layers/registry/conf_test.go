@@ -168,8 +168,8 @@ func TestPlatforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, err := r.Instances(t.Context())
-	if err != nil || len(list) != 3 {
-		t.Fatalf("got %d instances, %v, want 3", len(list), err)
+	if err != nil || len(list) != 4 {
+		t.Fatalf("got %d instances, %v, want 4 with the attestation", len(list), err)
 	}
 	if in, err := Select(list, &ocispec.Platform{OS: "linux", Architecture: "s390x"}); err != nil || in.Descriptor.Digest != descs[2].Digest {
 		t.Errorf("got %v, %v", in.Descriptor, err)

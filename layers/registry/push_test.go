@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/docker/reference"
 
 	"github.com/layerfs/layerfs/internal/registrytest"
@@ -135,5 +136,56 @@ func TestPushFaults(t *testing.T) {
 	// A digest that is not the image's cannot be pushed to.
 	if _, err := push(t, c, st, name, reg.Addr+"/to@"+string(digest.FromString("x"))); !errors.Is(err, layers.ErrInvalidName) {
 		t.Errorf("got %v, want %v", err, layers.ErrInvalidName)
+	}
+}
+
+// An index goes out with its digest when all that it names is there: images, what is
+// nested, and what buildkit puts beside them.
+func TestPushIndex(t *testing.T) {
+	reg := registrytest.Start(t, nil)
+	var descs []ocispec.Descriptor
+	for i, arch := range []string{"arm64", "amd64"} {
+		img := registrytest.NewImage(t, ocispec.Platform{OS: "linux", Architecture: arch}, nil, registrytest.Tar(t, arch, randomBytes(uint64(i), 100)))
+		img.Put(t, reg.Addr, "multi", img.Desc.Digest.String())
+		descs = append(descs, img.Desc)
+	}
+	note := newArtifact(t)
+	note.Put(t, reg.Addr, "multi", note.Desc.Digest.String())
+	note.Desc.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	inner, innerDesc := registrytest.NewIndex(t, descs...)
+	registrytest.PutManifest(t, reg.Addr, "multi", innerDesc.Digest.String(), innerDesc.MediaType, inner)
+	outer, outerDesc := registrytest.NewIndex(t, innerDesc, note.Desc)
+	registrytest.PutManifest(t, reg.Addr, "multi", "v1", outerDesc.MediaType, outer)
+
+	st, c := newStore(t), newClient(t, nil)
+	to := mustParse(t, registrytest.Start(t, nil).Addr+"/copy:v1")
+	if _, err := pull(t, c, st, reg.Addr+"/multi:v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PushIndex(t.Context(), st, outerDesc, to, nil); !errors.Is(err, layers.ErrImageUnknown) || !strings.Contains(err.Error(), "linux/arm64") {
+		t.Errorf("an incomplete index: got %v", err)
+	}
+	r, err := c.Find(t.Context(), mustParse(t, reg.Addr+"/multi:v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.Instances(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range list {
+		if _, err := r.Pull(t.Context(), st, in, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err := c.PushIndex(t.Context(), st, outerDesc, to, nil); err != nil || d != outerDesc.Digest {
+		t.Fatalf("got %s, %v", d, err)
+	}
+	there, err := c.Find(t.Context(), to)
+	if err != nil || there.Descriptor.Digest != outerDesc.Digest {
+		t.Errorf("there is %v, %v", there, err)
+	}
+	if _, err := pull(t, c, newStore(t), to.String()); err != nil {
+		t.Error(err)
 	}
 }
