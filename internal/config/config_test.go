@@ -47,6 +47,7 @@ size = "1G"
 [layerfs]
 idmap = "squash"
 allow-other = false
+insecure-registries = ["10.1.0.0/16", "old:5000"]
 colour = "blue"
 `
 
@@ -92,13 +93,14 @@ func TestFile(t *testing.T) {
 		{GIDMap, []string{}, "default"},
 		{IDMap, []string{"squash"}, file + ":19"},
 		{AllowOther, []string{"false"}, file + ":20"},
+		{Insecure, []string{"10.1.0.0/16", "old:5000"}, file + ":21"},
 		{LogLevel, []string{"warn"}, "default"},
 		{LogFormat, []string{}, "default"},
 	}
 	if diff := cmp.Diff(want, conf.All()); diff != "" {
 		t.Error(diff)
 	}
-	warning := file + ": keys that layerfs does not know have no effect: storage.driver (line 3), storage.options.overlay (line 14), layerfs.colour (line 21)"
+	warning := file + ": keys that layerfs does not know have no effect: storage.driver (line 3), storage.options.overlay (line 14), layerfs.colour (line 22)"
 	if diff := cmp.Diff([]string{warning}, conf.Warnings); diff != "" {
 		t.Error(diff)
 	}

@@ -23,6 +23,7 @@
 //	[layerfs]
 //	idmap = "auto"                            # mount --idmap
 //	allow-other = true                        # mount --allow-other
+//	insecure-registries = ["10.1.0.0/16"]     # --insecure-registry of pull, push, login
 //	log-level = "warn"                        # --log-level
 //	log-format = "text"                       # --log-format
 //
