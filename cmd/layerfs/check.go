@@ -92,7 +92,7 @@ func (e *env) checkOptions(c *cli.Context) (*checkOptions, error) {
 		return nil, usagef("--repair reads everything once; --fast and --deep are for a check")
 	}
 	var err error
-	o.registry, err = registryOptions(c)
+	o.registry, err = e.registryOptions(c)
 	return o, err
 }
 
