@@ -100,6 +100,7 @@ func rows() []row {
 		{"sequential", []string{"root", "fuse-overlayfs"}, (*bench).sequential},
 		{"tar out", []string{"root"}, (*bench).tarOut},
 		{"memory", nil, (*bench).memory},
+		{"save", []string{"pigz", "zstd"}, (*bench).save},
 		{"disk", nil, (*bench).disk},
 		{"disk of 20", nil, (*bench).diskOf20},
 	}, containerRows()...)
