@@ -66,7 +66,7 @@ func (c *checker) batch(ctx context.Context, batch []index.Layer) (err error) {
 		return err
 	}
 	for _, l := range open {
-		if err := c.name(l); err != nil {
+		if err := c.name(ctx, l); err != nil {
 			return err
 		}
 		if c.o.Deep {
@@ -93,6 +93,11 @@ func (c *checker) tables(ctx context.Context, rec index.Layer) (*Layer, error) {
 	c.report.Layers++
 	d := DiffID(rec.DiffID)
 	l, err := c.s.openOwn(d)
+	if err != nil { // it may have been removed and come back
+		if known, kerr := c.s.hasLayer(ctx, d); kerr == nil && known {
+			l, err = c.s.openOwn(d)
+		}
+	}
 	if err != nil {
 		if errors.Is(err, ErrLayerUnknown) {
 			err = fmt.Errorf("%s is missing", filepath.Join(c.s.layerDir(d), "tree"))
@@ -178,10 +183,29 @@ func (b *bodyCheck) comparePlaces(ctx context.Context, l *Layer, chunk []blob.Pl
 	if b.c.refs == nil || len(chunk) == 0 {
 		return nil // there is no index
 	}
-	var wrong []blob.Placed
-	err := b.c.s.view(ctx, func(tx *index.Tx) error {
-		wrong = wrong[:0]
-		for _, p := range chunk {
+	wrong, err := b.misplaced(ctx, chunk)
+	if err != nil || len(wrong) == 0 {
+		return err
+	}
+	known, err := b.c.s.hasLayer(ctx, l.DiffID)
+	if err != nil || !known {
+		return err // it was removed and collected
+	}
+	if wrong, err = b.misplaced(ctx, wrong); err != nil { // or has come back since
+		return err
+	}
+	for _, p := range wrong {
+		prob := b.c.problem("index", "", fmt.Sprintf("body %x: it has another place than in layer %s", p.Sum, l.DiffID), nil)
+		prob.part, prob.body = partPlace, p
+	}
+	return nil
+}
+
+// misplaced returns the bodies that the index does not have where they are.
+func (b *bodyCheck) misplaced(ctx context.Context, list []blob.Placed) (wrong []blob.Placed, err error) {
+	err = b.c.s.view(ctx, func(tx *index.Tx) error {
+		wrong = nil
+		for _, p := range list {
 			at, ok, err := tx.Body(p.Sum)
 			if err != nil {
 				return err
@@ -192,18 +216,7 @@ func (b *bodyCheck) comparePlaces(ctx context.Context, l *Layer, chunk []blob.Pl
 		}
 		return nil
 	})
-	if err != nil || len(wrong) == 0 {
-		return err
-	}
-	known, err := b.c.s.hasLayer(ctx, l.DiffID)
-	if err != nil || !known {
-		return err // it was removed and collected
-	}
-	for _, p := range wrong {
-		prob := b.c.problem("index", "", fmt.Sprintf("body %x: it has another place than in layer %s", p.Sum, l.DiffID), nil)
-		prob.part, prob.body = partPlace, p
-	}
-	return nil
+	return wrong, err
 }
 
 // verify reads all bodies, with as many readers as there are cores.
@@ -281,7 +294,7 @@ func (b *bodyCheck) progress(start int64) {
 
 // name reports the damaged bodies of a layer by the paths of the files that have
 // them.
-func (c *checker) name(l *Layer) error {
+func (c *checker) name(ctx context.Context, l *Layer) error {
 	mine := map[blob.Sum]bool{}
 	for sum := range c.bad {
 		if _, ok, err := l.tree.BodyBySum(sum); err != nil {
@@ -292,6 +305,9 @@ func (c *checker) name(l *Layer) error {
 	}
 	if len(mine) == 0 {
 		return nil
+	}
+	if sure, err := c.reallyBad(ctx, l.DiffID, mine); err != nil || !sure {
+		return err
 	}
 	report := func(path string, sum blob.Sum) {
 		p := c.problem("layer "+string(l.DiffID), path, c.bad[sum].why, c.users[digest.Digest(l.DiffID)])
@@ -326,6 +342,41 @@ func (c *checker) name(l *Layer) error {
 		}
 	}
 	return err
+}
+
+// reallyBad looks at bodies again, and leaves those in the set that are damaged for
+// certain: a layer that was removed and collected, and then came back while it was
+// checked, is not. What a record leads to is there when the record is.
+func (c *checker) reallyBad(ctx context.Context, d DiffID, set map[blob.Sum]bool) (bool, error) {
+	if c.refs == nil {
+		return true, nil // there is no index
+	}
+	record := func() (l index.Layer, err error) {
+		err = c.s.view(ctx, func(tx *index.Tx) (err error) {
+			l, err = tx.Layer(digest.Digest(d))
+			return err
+		})
+		return l, err
+	}
+	before, err := record()
+	if errors.Is(err, index.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	v := c.s.blobs.NewBodyVerifier()
+	defer v.Close()
+	for sum := range set {
+		if v.Verify(c.bad[sum].placed) == nil {
+			delete(set, sum)
+		}
+	}
+	after, err := record()
+	if errors.Is(err, index.ErrNotFound) || err == nil && !after.Created.Equal(before.Created) {
+		return false, nil
+	}
+	return len(set) > 0, err
 }
 
 // deep puts the tar together and compares its digest.

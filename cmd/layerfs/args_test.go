@@ -41,7 +41,7 @@ func TestArrange(t *testing.T) {
 
 func TestNearest(t *testing.T) {
 	app := newApp(&env{stdout: io.Discard, stderr: io.Discard})
-	for in, want := range map[string]string{"lod": "load", "umonut": "umount", "image": "images", "x": "", "frobnicate": "", "": ""} {
+	for in, want := range map[string]string{"lod": "load", "umonut": "umount", "imags": "images", "x": "", "frobnicate": "", "": ""} {
 		if got := nearest(app.Commands, in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}

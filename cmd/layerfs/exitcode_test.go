@@ -32,6 +32,7 @@ var decided = map[string]struct {
 	"ErrInvalidImage":         {layers.ErrInvalidImage, exitFailure},
 	"ErrTooLarge":             {layers.ErrTooLarge, exitFailure},
 	"ErrDamaged":              {layers.ErrDamaged, exitVerify},
+	"ErrIndexDamaged":         {layers.ErrIndexDamaged, exitVerify},
 	"ErrNotStore":             {layers.ErrNotStore, exitFailure},
 	"ErrNewer":                {layers.ErrNewer, exitFailure},
 	"ErrBusy":                 {layers.ErrBusy, exitBusy},
