@@ -110,10 +110,11 @@ func (s *Containers) attach(set *settings) error {
 	if m.err != nil {
 		return m.err
 	}
-	// As root the kernel reads and writes files by itself; who cannot let it keeps what is written in its cache.
+	// As root the kernel reads and writes files by itself. Who cannot let it may have it keep what is written in its cache
+	// (-o writeback); that is not so unasked, because what a killed server has not been told yet would be lost.
 	root := os.Geteuid() == 0
 	s.t.conn = wire.New(m.device, s.t, newTreeRaw(s.t), wire.Options{
-		Writable: true, Passthrough: root, Writeback: !root,
+		Writable: true, Passthrough: root, Writeback: set.writeback && !root,
 		Panicked: func(op string, node uint64, reason any) {
 			set.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
 		},

@@ -60,6 +60,7 @@ type settings struct {
 	mount       mount.Options
 	owners      owners
 	passthrough bool
+	writeback   bool // of containers, see attach
 	containers  string
 	workers     int
 	log         *slog.Logger
@@ -154,6 +155,8 @@ func (s *settings) apply(opt string, maps *idOptions) error {
 		s.mount.AllowOther = true
 	case "passthrough":
 		s.passthrough = true
+	case "writeback":
+		s.writeback = true
 	case "idmap":
 		maps.idmap = value
 	case "uidmap":
@@ -177,7 +180,7 @@ func (s *settings) apply(opt string, maps *idOptions) error {
 		if why, ok := refused[name]; ok {
 			return fmt.Errorf("%w %s is refused: %s", ErrOption, name, why)
 		}
-		return fmt.Errorf("%w %s is not known; known are allow_other, passthrough, idmap=, uidmap=, gidmap=, context=, fsname=, [no]suid, [no]dev, [no]exec", ErrOption, name)
+		return fmt.Errorf("%w %s is not known; known are allow_other, passthrough, writeback, idmap=, uidmap=, gidmap=, context=, fsname=, [no]suid, [no]dev, [no]exec", ErrOption, name)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ Examples:
 			&cli.StringFlag{Name: "uidmap", Usage: "show users shifted by `C:H:N[,…]`, groups by --gidmap; nothing is copied or changed", DefaultText: "as --gidmap"},
 			&cli.StringFlag{Name: "gidmap", Usage: "show groups shifted by `C:H:N[,…]`", DefaultText: "as --uidmap"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
-			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, suid, dev, noexec, nonempty and those of fstab"},
+			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, writeback (of an ordinary user's containers: faster small writes, which a crash of the server may lose), suid, dev, noexec, nonempty and those of fstab"},
 			formatFlag(),
 			&cli.BoolFlag{Name: "helper", Hidden: true, Usage: "called by mount(8)"},
 		},
