@@ -93,6 +93,9 @@ func (a *additional) use() (lower, error) {
 	default:
 		st, err = a.open()
 	}
+	if err == nil { // one whose index cannot be read is as good as none
+		err = st.view(context.Background(), func(*index.Tx) error { return nil })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrStoreGone, a.root, reason(err))
 	}

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -379,6 +380,29 @@ func TestAdditionalThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	broken := filepath.Join(dir, "broken")
+	low, err := Open(broken, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _ := twoLayers(t)
+	load(t, low, image(t, base), "base:1")
+	low.Close()
+	if err := os.WriteFile(filepath.Join(broken, "index.db"), bytes.Repeat([]byte("no index "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(own, &Options{Additional: []string{broken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if gone := other.Gone(); len(gone) != 1 || !errors.Is(gone[0], ErrStoreGone) || !errors.Is(gone[0], index.ErrDamaged) {
+		t.Errorf("got %v, want ErrStoreGone with the damage", gone)
+	}
+	if list, err := other.Images(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("got %v, %v; want the own images alone", list, err)
+	}
+	load(t, other, image(t, base), "mine:1")
 	gone := s.Gone()
 	if len(gone) != 2 || !strings.Contains(gone[0].Error(), "the store itself") || !strings.Contains(gone[1].Error(), "there is no store") {
 		t.Errorf("got %v", gone)
