@@ -305,6 +305,14 @@ func (c *checker) image(ctx context.Context, img index.Image) error {
 				digest digest.Digest
 			}{"index document", x.Digest})
 		}
+		for _, l := range m.Layers {
+			if img.IsArtifact() && !c.o.Fast {
+				documents = append(documents, struct {
+					kind   string
+					digest digest.Digest
+				}{"blob", l.Digest})
+			}
+		}
 	}
 	for _, d := range documents {
 		if d.digest == "" {

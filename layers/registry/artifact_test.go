@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/image-spec/specs-go"
@@ -75,6 +77,22 @@ func TestArtifact(t *testing.T) {
 	other := registrytest.Start(t, nil)
 	if d, err := push(t, c, st, name, other.Addr+"/model:v2"); err != nil || d != a.Desc.Digest {
 		t.Errorf("push: got %s, %v", d, err)
+	}
+	if report, err := st.Check(t.Context(), nil); err != nil || len(report.Problems) != 0 {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	hex := a.Layers[0].Desc.Digest.Encoded()
+	if err := os.Truncate(filepath.Join(st.Root(), "blobs", "sha256", hex[:2], hex), 1000); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := st.Check(t.Context(), nil); err != nil || len(report.Problems) != 1 {
+		t.Errorf("check of a damaged blob: %+v, %v", report, err)
+	}
+	if _, err := pull(t, c, st, name); err != nil { // another pull repairs it
+		t.Fatal(err)
+	}
+	if report, err := st.Check(t.Context(), nil); err != nil || len(report.Problems) != 0 {
+		t.Errorf("check after another pull: %+v, %v", report, err)
 	}
 	// With the last name everything goes.
 	if _, err := st.Remove(t.Context(), name, nil); err != nil {
