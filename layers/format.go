@@ -106,9 +106,9 @@ func writeFormat(d *disk.Disk, root string) error {
 // feature that nobody knows, and be taken for that of a newer layerfs.
 func formatCopy(root string) string { return filepath.Join(root, "format.copy") }
 
-// useFormat reads the format file and decides whether the store may be opened. When
-// the copy says that it may and the file does not, the file is damaged.
-func useFormat(root string, readOnly bool) error {
+// useFormat reads the format file and decides whether the store may be opened; for a
+// repair it may also when the copy says so.
+func useFormat(root string, readOnly, repair bool) error {
 	f, err := readFormat(root)
 	if err == nil {
 		err = f.check(root, readOnly)
@@ -116,9 +116,11 @@ func useFormat(root string, readOnly bool) error {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c, cerr := parseFormat(formatCopy(root))
-	if cerr == nil && c.check(root, readOnly) == nil && errors.Is(err, ErrNewer) {
-		return fmt.Errorf("%w: %s is not what its copy says; run `layerfs check --repair`", ErrDamaged, filepath.Join(root, "format"))
+	if c, cerr := parseFormat(formatCopy(root)); cerr == nil && c.check(root, readOnly) == nil && errors.Is(err, ErrNewer) {
+		if repair {
+			return nil
+		}
+		return fmt.Errorf("%w; if none was used here, the file is damaged: run `layerfs check --repair`", err)
 	}
 	return err
 }

@@ -91,7 +91,8 @@ func TestLoadHeals(t *testing.T) {
 	root := s.Root()
 	want := walkImage(t, s, "alpine")
 	for _, kind := range []string{"objects", "packs", "tree", "split.zst", "blobs"} {
-		for how, damage := range damages {
+		for _, how := range []string{"removed", "flipped", "cut off"} {
+			damage := damages[how]
 			s := reopen(t, root)
 			path := storeFiles(t, root)[kind]
 			if err := damage(path); err != nil {

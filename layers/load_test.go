@@ -475,6 +475,9 @@ func TestStoreIsRefused(t *testing.T) {
 		if _, err := Open(s.root, nil); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", text, err, want)
 		}
+		if err := repairFormat(nil, s.root); err != nil { // the store is checked in the end
+			t.Fatal(err)
+		}
 	}
 	s := newStore(t)
 	ro, err := Open(s.root, &Options{ReadOnly: true})

@@ -85,10 +85,10 @@ func Open(root string, o *Options) (*Store, error) {
 	for _, dir := range o.Additional {
 		s.additional = append(s.additional, &additional{root: filepath.Clean(dir), s: s})
 	}
-	err = useFormat(root, o.ReadOnly)
+	err = useFormat(root, o.ReadOnly, o.Repair)
 	if errors.Is(err, fs.ErrNotExist) && !o.ReadOnly {
 		if err = s.create(); err == nil {
-			err = useFormat(root, o.ReadOnly)
+			err = useFormat(root, o.ReadOnly, o.Repair)
 		}
 	}
 	if err == nil {

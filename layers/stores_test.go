@@ -181,6 +181,7 @@ func TestNewerStores(t *testing.T) {
 		if readable := strings.Contains(text, "quota"); (err == nil) != readable {
 			t.Errorf("%s: read-only: got %v", text, err)
 		}
+		must(t, repairFormat(nil, s.root)) // the store is checked in the end
 	}
 	if ErrNewer != index.ErrNewer {
 		t.Error("the store and its index have different errors")
