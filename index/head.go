@@ -219,6 +219,33 @@ const textChunk = 256 << 10
 
 // eachRaw calls fn with copies. The texts share large pieces of memory: one
 // allocation for each of ten thousand records would be felt.
+// A HeadKind says of which records the heads are wanted.
+type HeadKind []byte
+
+// The kinds of records that have heads.
+var (
+	HeadNames        = HeadKind(bucketNames)
+	HeadImages       = HeadKind(bucketImages)
+	HeadLayerRecords = HeadKind(bucketLayerRecords)
+	HeadContainers   = HeadKind(bucketContainers)
+)
+
+// EachHead calls fn for the head of every record of a kind in the order of their keys.
+// The key is valid only during the call. It is the quickest way to look at all records.
+func (tx *Tx) EachHead(kind HeadKind, fn func(key []byte, h Head) error) error {
+	b := tx.bucket(kind)
+	if b == nil {
+		return nil
+	}
+	return b.ForEach(func(k, raw []byte) error {
+		h, _, err := splitHead(kind, k, raw)
+		if err != nil {
+			return err
+		}
+		return fn(k, h)
+	})
+}
+
 func (tx *Tx) eachRaw(bucket []byte, fn func(Raw) error) error {
 	var room []byte
 	return tx.eachSplit(bucket, func(r Raw) error {

@@ -254,9 +254,9 @@ func dropLayers(tx *index.Tx, h *holds, stack []digest.Digest, out *Removed) err
 func namesOf(tx *index.Tx, id digest.Digest) ([]string, error) {
 	var names []string
 	sum := sumOf(id)
-	err := tx.EachRawName(func(raw index.Raw) error {
-		if raw.Image == sum {
-			names = append(names, raw.Key)
+	err := tx.EachHead(index.HeadNames, func(key []byte, h index.Head) error {
+		if h.Image == sum {
+			names = append(names, string(key))
 		}
 		return nil
 	})

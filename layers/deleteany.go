@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -84,30 +85,32 @@ func (s *Store) Wipe(ctx context.Context) (*Removed, error) {
 	}
 	sum, err := s.deleteContainers(ctx, ids...)
 	failed := []error{err}
-	images, records, err := s.everything(ctx)
+	images, records, before, err := s.everything(ctx)
 	if err != nil {
 		return sum, errors.Join(append(failed, err)...)
 	}
-	r, err := s.remove(ctx, "wipe", false, len(images)+len(records), func(tx *index.Tx, h *holds, i int) (*Removed, error) {
+	r, err := s.remove(ctx, "wipe", false, len(images)+len(records), func(tx *index.Tx, _ *holds, i int) (*Removed, error) {
 		if i < len(images) {
-			return wipeImage(tx, h, images[i])
+			return wipeImage(tx, images[i])
 		}
-		rec, err := tx.LayerRecord(records[i-len(images)])
-		if errors.Is(err, index.ErrNotFound) {
-			return &Removed{}, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		return dropRecord(tx, h, rec)
+		return wipeRecord(tx, records[i-len(images)])
 	})
 	sum.add(r)
 	sum.Freed, sum.InUse, sum.Deferred = sum.Freed+r.Freed, r.InUse, r.Deferred
-	return sum, errors.Join(append(failed, err)...)
+	_, _, after, verr := s.everything(ctx)
+	for d := range before {
+		if !after[d] {
+			sum.Layers = append(sum.Layers, d)
+		}
+	}
+	slices.Sort(sum.Layers)
+	return sum, errors.Join(append(failed, err, verr)...)
 }
 
-func wipeImage(tx *index.Tx, h *holds, id digest.Digest) (*Removed, error) {
-	img, err := tx.Image(id)
+// wipeImage leaves the records of the layers to the collection that follows: nothing
+// will need them.
+func wipeImage(tx *index.Tx, id digest.Digest) (*Removed, error) {
+	err := tx.DeleteImage(id)
 	if errors.Is(err, index.ErrNotFound) {
 		return &Removed{}, nil
 	}
@@ -118,23 +121,35 @@ func wipeImage(tx *index.Tx, h *holds, id digest.Digest) (*Removed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dropImage(tx, h, img, names)
+	for _, name := range names {
+		if err := tx.DeleteName(name); err != nil {
+			return nil, err
+		}
+	}
+	return &Removed{Untagged: names, Deleted: []digest.Digest{id}}, tx.DeleteAllData(index.Owner{Kind: index.KindImage, ID: id.Encoded()})
 }
 
-// everything returns the IDs of all images and layer records.
-func (s *Store) everything(ctx context.Context) (images []digest.Digest, records []string, err error) {
+func wipeRecord(tx *index.Tx, id string) (*Removed, error) {
+	err := tx.DeleteLayerRecord(id)
+	if errors.Is(err, index.ErrNotFound) {
+		return &Removed{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Removed{Records: []string{id}}, tx.DeleteAllData(index.Owner{Kind: index.KindLayer, ID: id})
+}
+
+// everything returns the IDs of all images, layer records and layers.
+func (s *Store) everything(ctx context.Context) (images []digest.Digest, records []string, layers map[digest.Digest]bool, err error) {
 	err = s.view(ctx, func(tx *index.Tx) error {
-		images, records = nil, nil
-		err := tx.EachRawImage(func(raw index.Raw) error {
-			images = append(images, raw.Digest())
-			return nil
-		})
-		return errors.Join(err, tx.EachRawLayerRecord(func(raw index.Raw) error {
-			records = append(records, raw.Key)
-			return nil
-		}))
+		images, records, layers = nil, nil, map[digest.Digest]bool{}
+		return errors.Join(
+			tx.EachRawImage(func(raw index.Raw) error { images = append(images, raw.Digest()); return nil }),
+			tx.EachHead(index.HeadLayerRecords, func(key []byte, _ index.Head) error { records = append(records, string(key)); return nil }),
+			tx.EachRawLayer(func(raw index.Raw) error { layers[raw.Digest()] = true; return nil }))
 	})
-	return images, records, err
+	return images, records, layers, err
 }
 
 // Size returns the size of an item: of an image the sum of the sizes of the files in

@@ -25,16 +25,16 @@ type references struct {
 func readReferences(tx *index.Tx, without *Removed) (references, error) {
 	r := references{generation: tx.Generation(), layers: map[index.Sum]bool{}}
 	gone := without.keys()
-	add := func(raw index.Raw) error {
-		if gone[raw.Key] {
+	add := func(key []byte, h index.Head) error {
+		if gone[string(key)] {
 			return nil
 		}
-		for _, sum := range raw.Layers {
+		for _, sum := range h.Layers {
 			r.layers[sum] = true
 		}
 		return nil
 	}
-	return r, errors.Join(tx.EachRawImage(add), tx.EachRawLayerRecord(add), tx.EachRawContainer(add))
+	return r, errors.Join(tx.EachHead(index.HeadImages, add), tx.EachHead(index.HeadLayerRecords, add), tx.EachHead(index.HeadContainers, add))
 }
 
 // keys are the IDs of what a removal removes.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/blob"
@@ -101,21 +102,30 @@ func readImages(ctx context.Context, st lower, root string) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	var images []Image
-	for _, raw := range raws {
-		img, err := raw.DecodeImage()
-		if err != nil {
-			return nil, err
-		}
-		out := Image{Image: img, Names: named[img.ID], Store: root}
-		out.addShares(sizes, use)
-		if img.IsArtifact() {
-			out.Size = blobsSize(img)
-		}
-		images = append(images, out)
+	images := make([]Image, len(raws))
+	var g errgroup.Group
+	for from := 0; from < len(raws); from += decodeChunk {
+		part, out := raws[from:min(from+decodeChunk, len(raws))], images[from:]
+		g.Go(func() error {
+			for i, raw := range part {
+				img, err := raw.DecodeImage()
+				if err != nil {
+					return err
+				}
+				out[i] = Image{Image: img, Names: named[img.ID], Store: root}
+				out[i].addShares(sizes, use)
+				if img.IsArtifact() {
+					out[i].Size = blobsSize(img)
+				}
+			}
+			return nil
+		})
 	}
-	return images, nil
+	return images, g.Wait()
 }
+
+// decodeChunk is how many records one goroutine decodes.
+const decodeChunk = 128
 
 func namesByImage(raws []index.Raw) (map[digest.Digest][]index.Name, error) {
 	names := map[digest.Digest][]index.Name{}

@@ -99,7 +99,7 @@ func (s *Store) OwnInfo(ctx context.Context) (*Info, error) {
 }
 
 func (i *Info) addRecords(tx *index.Tx) error {
-	err := tx.EachRawImage(func(img index.Raw) error {
+	err := tx.EachHead(index.HeadImages, func(_ []byte, img index.Head) error {
 		i.Images++
 		i.BlobBytes += img.Size + img.ManifestSize
 		return nil
@@ -107,7 +107,7 @@ func (i *Info) addRecords(tx *index.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.EachRawName(func(index.Raw) error { i.Names++; return nil }); err != nil {
+	if err := tx.EachHead(index.HeadNames, func([]byte, index.Head) error { i.Names++; return nil }); err != nil {
 		return err
 	}
 	err = tx.EachForm(func(_ index.Sum, f index.Form) error { i.Forms.add(f); return nil })

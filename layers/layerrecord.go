@@ -285,12 +285,22 @@ func (ns *nodeSet) whoHas(tx *index.Tx, id string, unknown error) error {
 		return unknown
 	}
 	sum := sumOf(l.DiffID)
+	var users []error
 	for _, n := range ns.nodes {
-		if n.diff && len(n.layers) > 0 && n.layers[len(n.layers)-1] == sum {
-			if err := ns.unused(n); err != nil {
+		if !n.diff || len(n.layers) == 0 || n.layers[len(n.layers)-1] != sum {
+			continue
+		}
+		err := ns.unused(n)
+		if err == nil {
+			err = fmt.Errorf("%w: it is the content of the layer record %.12s; remove that", ErrInUse, n.id)
+		}
+		users = append(users, err)
+	}
+	for _, kind := range []error{ErrLayerUsedByImage, ErrLayerUsedByContainer, ErrInUse} {
+		for _, err := range users {
+			if errors.Is(err, kind) {
 				return err
 			}
-			return fmt.Errorf("%w: it is the content of the layer record %.12s; remove that", ErrInUse, n.id)
 		}
 	}
 	return unknown
@@ -307,11 +317,23 @@ func dropRecord(tx *index.Tx, h *holds, r index.LayerRecord) (*Removed, error) {
 	return out, dropLayers(tx, h, r.Layers, out)
 }
 
+// noRecords reports whether there is no layer record at all, as in most stores.
+func noRecords(tx *index.Tx) (bool, error) {
+	err := tx.EachHead(index.HeadLayerRecords, func([]byte, index.Head) error { return errStop })
+	if errors.Is(err, errStop) {
+		return false, nil
+	}
+	return true, err
+}
+
 // dropRecords removes, from the top down, the layer records that an image which has
 // just been removed was made from and that nothing else needs.
 func dropRecords(tx *index.Tx, h *holds, img index.Image, out *Removed) error {
+	if none, err := noRecords(tx); none || err != nil {
+		return err
+	}
 	ns, err := readNodes(tx)
-	if err != nil || len(ns.records) == 0 {
+	if err != nil {
 		return err
 	}
 	top := img.TopLayer

@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"encoding/hex"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/layerfs/layerfs/index"
@@ -26,38 +28,44 @@ type layerUse struct {
 // readUse computes what needs the layers, from the heads of the records.
 func readUse(tx *index.Tx) (map[index.Sum]layerUse, error) {
 	named := map[index.Sum]bool{}
-	err := tx.EachRawName(func(n index.Raw) error { named[n.Image] = true; return nil })
+	err := tx.EachHead(index.HeadNames, func(_ []byte, n index.Head) error { named[n.Image] = true; return nil })
 	if err != nil {
 		return nil, err
 	}
 	use := map[index.Sum]layerUse{}
-	keep := func(raw index.Raw) error {
-		for _, sum := range raw.Layers {
+	keep := func(_ []byte, h index.Head) error {
+		for _, sum := range h.Layers {
 			u := use[sum]
 			u.kept = true
 			use[sum] = u
 		}
-		named[raw.Image] = true
+		named[h.Image] = true
 		return nil
 	}
-	if err := tx.EachRawContainer(keep); err != nil {
+	if err := tx.EachHead(index.HeadContainers, keep); err != nil {
 		return nil, err
 	}
-	if err := tx.EachRawLayerRecord(keep); err != nil {
+	if err := tx.EachHead(index.HeadLayerRecords, keep); err != nil {
 		return nil, err
 	}
-	return use, tx.EachRawImage(func(img index.Raw) error {
+	return use, tx.EachHead(index.HeadImages, func(key []byte, img index.Head) error {
 		for i, sum := range img.Layers {
 			if contains(img.Layers[:i], sum) {
 				continue
 			}
 			u := use[sum]
 			u.images++
-			u.kept = u.kept || named[sumOf(img.Digest())]
+			u.kept = u.kept || named[idSum(key)]
 			use[sum] = u
 		}
 		return nil
 	})
+}
+
+// idSum returns the bytes of the hexadecimal key of a record.
+func idSum(key []byte) (sum index.Sum) {
+	_, _ = hex.Decode(sum[:], key) // the keys of images are digests
+	return sum
 }
 
 func contains(sums []index.Sum, sum index.Sum) bool {
