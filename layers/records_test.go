@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -480,4 +481,32 @@ func (s *slowSource) Blob(ctx context.Context, desc ocispec.Descriptor) (io.Read
 		<-s.goOn
 	}
 	return s.memSource.Blob(ctx, desc)
+}
+
+// ErrBusy names who collects.
+func TestCollectionBusy(t *testing.T) {
+	s := newStore(t)
+	release, err := s.lockGC(t.Context(), 0)
+	must(t, err)
+	s.timeout = 20 * time.Millisecond
+	_, err = s.GC(t.Context(), false)
+	wantErr(t, "a second collection", err, ErrBusy)
+	if !strings.Contains(err.Error(), fmt.Sprintf("process %d (gc)", os.Getpid())) {
+		t.Errorf("%v does not name process %d", err, os.Getpid())
+	}
+	img := load(t, s, image(t, archive(t, file("a", "a"))), "a:1")
+	r, err := s.Remove(t.Context(), "a:1", nil)
+	if err != nil || !r.Deferred || len(r.Deleted) != 1 || r.Deleted[0] != img.ID {
+		t.Errorf("beside a collection: %+v, %v", r, err)
+	}
+	release()
+	// Whoever comes next does what was left.
+	c, err := s.CollectPending(t.Context())
+	if err != nil || c == nil || len(c.Layers) != 1 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if c, err := s.CollectPending(t.Context()); c != nil || err != nil {
+		t.Errorf("nothing is pending, but got %+v, %v", c, err)
+	}
+	wantExact(t, s)
 }

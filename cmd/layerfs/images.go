@@ -166,8 +166,10 @@ func (o *imagesOptions) table(lines []imageLine) table[imageLine] {
 		{"TAG", true, func(l imageLine) string { return l.Tag }},
 		{"DIGEST", o.digests, func(l imageLine) string { return string(l.Digest) }},
 		{"IMAGE ID", true, func(l imageLine) string { return l.ID }},
-		{"CREATED", true, func(l imageLine) string { return l.CreatedSince }},
+		{"CREATED", !o.sizes, func(l imageLine) string { return l.CreatedSince }},
 		{"SIZE", true, func(l imageLine) string { return l.Size }},
+		{"SHARED", o.sizes, func(l imageLine) string { return l.Shared }},
+		{"UNIQUE", o.sizes, func(l imageLine) string { return l.Unique }},
 		{"R/O", readOnly, func(l imageLine) string { return strconv.FormatBool(l.ReadOnly) }},
 	}
 	var t table[imageLine]
