@@ -90,8 +90,11 @@ func (s *Store) remove(ctx context.Context, purpose string, dryRun bool, n int, 
 	for from := 0; from < n; from += batch {
 		var out Removed
 		var errs []error
+		h := newHolds(s)
+		if err := h.refresh(); err != nil { // most of it before others have to wait
+			return sum, errors.Join(append(failed, err)...)
+		}
 		err := s.index.Update(ctx, purpose, func(tx *index.Tx) error {
-			h := newHolds(s)
 			if err := h.refresh(); err != nil {
 				return err
 			}

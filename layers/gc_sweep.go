@@ -336,7 +336,9 @@ func (c *collection) sweepNamed(ctx context.Context, walk func(func(blob.Sum, in
 	})
 	for err == nil && len(found) > 0 {
 		n := min(len(found), sweepBatch)
-		err = c.sweepFiles(ctx, found[:n], dead, move, &c.out.Blobs)
+		if err = c.view(ctx, c.currentBlobs); err == nil { // so that it need not be done while others wait
+			err = c.sweepFiles(ctx, found[:n], dead, move, &c.out.Blobs)
+		}
 		found = found[n:]
 	}
 	return err
