@@ -214,31 +214,26 @@ func (tx *Tx) EachNameHead(fn func(Raw) error) error { return tx.eachHead(bucket
 // EachImageHead is like EachRawImage, but the records cannot be decoded.
 func (tx *Tx) EachImageHead(fn func(Raw) error) error { return tx.eachHead(bucketImages, fn) }
 
-// textChunk is how much room for the texts of records is made at once.
-const textChunk = 256 << 10
-
-// eachRaw calls fn with copies. The texts share large pieces of memory: one
-// allocation for each of ten thousand records would be felt.
 // A HeadKind says of which records the heads are wanted.
-type HeadKind []byte
+type HeadKind string
 
 // The kinds of records that have heads.
-var (
-	HeadNames        = HeadKind(bucketNames)
-	HeadImages       = HeadKind(bucketImages)
-	HeadLayerRecords = HeadKind(bucketLayerRecords)
-	HeadContainers   = HeadKind(bucketContainers)
+const (
+	HeadNames        HeadKind = "names"
+	HeadImages       HeadKind = "images"
+	HeadLayerRecords HeadKind = "layer.records"
+	HeadContainers   HeadKind = "containers"
 )
 
 // EachHead calls fn for the head of every record of a kind in the order of their keys.
 // The key is valid only during the call. It is the quickest way to look at all records.
 func (tx *Tx) EachHead(kind HeadKind, fn func(key []byte, h Head) error) error {
-	b := tx.bucket(kind)
+	b := tx.bucket([]byte(kind))
 	if b == nil {
 		return nil
 	}
 	return b.ForEach(func(k, raw []byte) error {
-		h, _, err := splitHead(kind, k, raw)
+		h, _, err := splitHead([]byte(kind), k, raw)
 		if err != nil {
 			return err
 		}
@@ -246,6 +241,11 @@ func (tx *Tx) EachHead(kind HeadKind, fn func(key []byte, h Head) error) error {
 	})
 }
 
+// textChunk is how much room for the texts of records is made at once.
+const textChunk = 256 << 10
+
+// eachRaw calls fn with copies. The texts share large pieces of memory: one
+// allocation for each of ten thousand records would be felt.
 func (tx *Tx) eachRaw(bucket []byte, fn func(Raw) error) error {
 	var room []byte
 	return tx.eachSplit(bucket, func(r Raw) error {
