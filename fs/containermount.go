@@ -173,7 +173,7 @@ func (s *Containers) watch(ctx context.Context) {
 }
 
 // yieldEvery is how often the mount looks whether somebody wants a container that nobody uses here.
-const yieldEvery = 200 * time.Millisecond
+const yieldEvery = 500 * time.Millisecond
 
 // yield gives up containers that others want and nobody uses here, until ctx ends.
 func (s *Containers) yield(ctx context.Context) {

@@ -1,5 +1,6 @@
-// Package fs shows a store as a read-only file system (FUSE) and does nothing else: it translates between the kernel's
-// requests and packages layers, union and tree.
+// Package fs shows a store as a file system (FUSE) and does nothing else: it translates between the kernel's requests and
+// packages layers, union, overlay and tree. Images are served by one connection, which is read-only; containers by
+// another, which is mounted elsewhere (containers.go).
 //
 //	<mnt>/
 //	  images/<name>@<tag>/          one per image name: every ':' of the name is written '@'
@@ -14,6 +15,7 @@
 //	      layer.tar                 the exact uncompressed tar, put together while it is read
 //	      info.json
 //	  oci/                          an OCI image layout with all images, under their full names
+//	  containers                    a symbolic link to where the containers are mounted: <name>/rootfs, changes, diff.tar ...
 //	  .layerfs/status.json          what is mounted and what it has done
 //
 // # Words
