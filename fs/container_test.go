@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -193,5 +194,38 @@ func TestMountedOneWriter(t *testing.T) {
 	}
 	if why := s.ReadOnly()["c"]; !strings.Contains(why, one) {
 		t.Errorf("the reason is %q, and does not name %s", why, one)
+	}
+}
+
+// TestMountedForgets makes and removes many files, and looks at files of the image, and wants nothing of them kept.
+func TestMountedForgets(t *testing.T) {
+	st := newStore(t)
+	newContainer(t, st, "c")
+	m := containersAt(t, func(dir string) (*Containers, error) { return MountContainer(st, "c", dir, &Options{Logger: quiet}) })
+	dir := filepath.Join(m.Mountpoint(), "many")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		name := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(name, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			if err := os.Rename(name, name+"x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := filepath.WalkDir(m.Mountpoint(), func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
+		t.Error(err)
+	}
+	o := m.t.single.open.Load()
+	eventually(t, "the kernel forgets what was removed", func() bool { return o.Stats().Nodes < 10 })
+	if n := o.Stats(); n.Files > 10 {
+		t.Errorf("%+v after everything was closed and removed", n)
 	}
 }
