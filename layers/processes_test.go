@@ -24,7 +24,7 @@ var (
 	processesFor = flag.Duration("processes.for", 4*time.Second, "how long TestProcesses works")
 	// A process that has to wait for a processor also waits longer for a lock. The
 	// limit is for a machine with other work; measure with less on an idle one.
-	processesWait = flag.Duration("processes.wait", 500*time.Millisecond, "how long a reader may wait in TestProcesses")
+	processesWait = flag.Duration("processes.wait", 2*time.Second, "how long a reader may wait in TestProcesses")
 )
 
 const workerVariable = "LAYERFS_TEST_WORKER"
