@@ -246,8 +246,9 @@ func (w *unionWorld) step() {
 			c.UID, c.GID = &caller.UID, &caller.GID
 		}
 		w.both(fmt.Sprintf("setattr %v %#o %+v", c.Mode != nil, mode, caller), p, func(s *unionSide, _ overlay.ID, _ string, a overlay.Attr) (string, error) {
-			if a.ID == 0 || a.Mode&unix.S_IFMT == unix.S_IFLNK && a.Nlink > 1 {
-				return "", nil // links of symbolic links cannot be given away
+			kind := a.Mode & unix.S_IFMT
+			if a.ID == 0 || a.Nlink > 1 && (kind == unix.S_IFLNK || kind == unix.S_IFIFO || kind == unix.S_IFSOCK) {
+				return "", nil // a placeholder cannot take the place of several names
 			}
 			a, err := s.fs.SetAttr(a.ID, c)
 			return describeAttr(a), err
