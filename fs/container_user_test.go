@@ -395,3 +395,13 @@ func (s *unionSide) walk(path string, a overlay.Attr, out *[]string) error {
 	}
 	return nil
 }
+
+// TestUserOwns gives files of a container to others as an ordinary user, who is root in it.
+func TestUserOwns(t *testing.T) {
+	if inside, shown := uint32(overflowID), uint32(33); *given(inside, shown) != 33 {
+		t.Errorf("an ID that nobody in the container has: got %d, want it as it is", *given(inside, shown))
+	}
+	if *given(1000, 301000) != 1000 || *given(overflowID, overflowID) != overflowID {
+		t.Error("an ID of the container was not kept")
+	}
+}

@@ -106,15 +106,19 @@ func (s *Containers) prepare(id string) error {
 
 // attach mounts and begins to answer.
 func (s *Containers) attach(set *settings) error {
-	m := mountAt(s.dir, set)
+	root := os.Geteuid() == 0
+	options := *set
+	// An ordinary user is root in his containers, and nobody else gets in: he may write into every file of them and give
+	// it to anybody in them. With default_permissions the kernel would not even ask us about a chown.
+	options.mount.Unchecked = !root && !set.mount.AllowOther
+	m := mountAt(s.dir, &options)
 	if m.err != nil {
 		return m.err
 	}
 	// As root the kernel reads and writes files by itself. Who cannot let it may have it keep what is written in its cache
 	// (-o writeback); that is not so unasked, because what a killed server has not been told yet would be lost.
-	root := os.Geteuid() == 0
 	s.t.conn = wire.New(m.device, s.t, newTreeRaw(s.t), wire.Options{
-		Writable: true, Passthrough: root, Writeback: set.writeback && !root,
+		Writable: true, Passthrough: root, Writeback: set.writeback && !root, Unchecked: options.mount.Unchecked,
 		Panicked: func(op string, node uint64, reason any) {
 			set.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
 		},

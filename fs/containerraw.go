@@ -172,16 +172,10 @@ func (t *trees) change(of *container, in *fuse.SetAttrIn) (*overlay.Change, sysc
 	}
 	uid, gid := t.ownersOf(of).unshift(in.Uid, in.Gid)
 	if in.Valid&fuse.FATTR_UID != 0 {
-		if uid == overflowID && in.Uid != overflowID {
-			return nil, syscall.EINVAL // it has no meaning in the container
-		}
-		c.UID = &uid
+		c.UID = given(uid, in.Uid)
 	}
 	if in.Valid&fuse.FATTR_GID != 0 {
-		if gid == overflowID && in.Gid != overflowID {
-			return nil, syscall.EINVAL
-		}
-		c.GID = &gid
+		c.GID = given(gid, in.Gid)
 	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		size := int64(in.Size)
@@ -194,6 +188,15 @@ func (t *trees) change(of *container, in *fuse.SetAttrIn) (*overlay.Change, sysc
 		c.Mtime = timeOf(in.Mtime, in.Mtimensec, in.Valid&fuse.FATTR_MTIME_NOW != 0)
 	}
 	return c, 0
+}
+
+// given returns the ID that somebody has meant who gives a file to shown, which is inside to the container. What the
+// host does not know as the ID of anybody in it he has taken from inside: chown 33:33.
+func given(inside, shown uint32) *uint32 {
+	if inside == overflowID {
+		inside = shown
+	}
+	return &inside
 }
 
 func timeOf(sec uint64, nsec uint32, now bool) *unix.Timespec {

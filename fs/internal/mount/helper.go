@@ -61,7 +61,11 @@ func helperOptions(o Options) string {
 	if o.Writable {
 		access = "rw"
 	}
-	list := []string{access, "default_permissions", "fsname=" + escape(o.Source), "subtype=" + escape(o.Subtype)}
+	list := []string{access}
+	if !o.Unchecked {
+		list = append(list, "default_permissions")
+	}
+	list = append(list, "fsname="+escape(o.Source), "subtype="+escape(o.Subtype))
 	if o.AllowOther {
 		list = append(list, "allow_other")
 	}

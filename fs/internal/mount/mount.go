@@ -32,7 +32,7 @@ var (
 	ErrPermission = errors.New("not permitted")
 )
 
-// Options say how a file system is mounted. The mount always checks permissions (default_permissions).
+// Options say how a file system is mounted. The mount checks permissions (default_permissions) unless Unchecked is set.
 type Options struct {
 	// Source is the first column of mount(8), Subtype the part of the type after "fuse.".
 	Source, Subtype string
@@ -46,6 +46,9 @@ type Options struct {
 	// Label are the options for SELinux, such as context="system_u:object_r:container_file_t:s0". Only root may give
 	// them.
 	Label string
+	// Unchecked leaves it to the server who may do what: whoever gets in, which without AllowOther is the owner of the
+	// mount alone, is asked for nothing else.
+	Unchecked bool
 	// MaxRead is the largest READ request.
 	MaxRead int
 }
@@ -112,7 +115,10 @@ func mountDirect(dir string, o Options) (*os.File, error) {
 			flags |= f.flag
 		}
 	}
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions", fd, os.Geteuid(), os.Getegid())
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, os.Geteuid(), os.Getegid())
+	if !o.Unchecked {
+		data += ",default_permissions"
+	}
 	if o.AllowOther {
 		data += ",allow_other"
 	}

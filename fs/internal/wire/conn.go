@@ -36,6 +36,8 @@ type Options struct {
 	Writable bool
 	// Writeback lets the kernel keep what is written to files for a while. It excludes Passthrough.
 	Writeback bool
+	// Unchecked says that the kernel does not check permissions, also not those of access lists.
+	Unchecked bool
 	// Panicked is called after a request has panicked, or its content could not be read, and was answered with EIO.
 	Panicked func(op string, node uint64, reason any)
 }

@@ -34,7 +34,7 @@ func tuneWritable(m *fuse.MountOptions, o Options) {
 	// it does not count where a directory hands an access list down.
 	m.ExtraCapabilities |= fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO |
 		fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
-	m.EnableAcl = true
+	m.EnableAcl = !o.Unchecked // it makes the kernel check
 	m.ExtraCapabilities &^= fuse.CAP_NO_OPENDIR_SUPPORT
 	m.DisabledCapabilities |= fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_NO_OPEN_SUPPORT
 	if o.Passthrough {
