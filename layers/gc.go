@@ -100,6 +100,9 @@ type collection struct {
 	marked map[index.Sum]bool // layers whose bodies are in live
 	todo   []index.Sum        // layers that must be marked
 
+	listed   bool   // layers/ was looked through
+	listedAt uint64 // in this generation
+
 	live   *spool.Map[uint8]       // bodies
 	ranges *spool.Array[packRange] // live parts of packs
 	blobs  map[blob.Sum]bool       // live blobs
@@ -157,22 +160,12 @@ func (c *Collected) add(o *Collected) {
 }
 
 func (s *Store) collectOnce(ctx context.Context, dryRun bool, without *Removed) (*Collected, error) {
-	tmp := filepath.Join(s.root, "tmp")
-	c := &collection{
-		s: s, dryRun: dryRun, without: without, holds: newHolds(s), marked: map[index.Sum]bool{},
-		live: spool.NewMap[uint8](tmp), ranges: spool.NewArray[packRange](tmp),
-	}
-	c.holds.body = func(sum blob.Sum) error { return c.live.Put(sum, 1) }
-	defer c.live.Close()
-	defer c.ranges.Close()
+	c := s.newCollection(dryRun, without)
+	defer c.close()
 	if !dryRun {
 		s.sweepTemp()
 	}
-	steps := []func(context.Context) error{
-		c.markAll, c.sweepRows, c.sweepForms, c.sweepContainers, c.sweepLayers, c.sweepBodies, c.sweepObjects, c.sweepPacks,
-		c.sweepBlobs, c.sweepPartials,
-	}
-	for _, step := range steps {
+	for _, step := range c.steps() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -181,6 +174,29 @@ func (s *Store) collectOnce(ctx context.Context, dryRun bool, without *Removed) 
 		}
 	}
 	return &c.out, nil
+}
+
+func (s *Store) newCollection(dryRun bool, without *Removed) *collection {
+	tmp := filepath.Join(s.root, "tmp")
+	c := &collection{
+		s: s, dryRun: dryRun, without: without, holds: newHolds(s), marked: map[index.Sum]bool{},
+		live: spool.NewMap[uint8](tmp), ranges: spool.NewArray[packRange](tmp),
+	}
+	c.holds.body = func(sum blob.Sum) error { return c.live.Put(sum, 1) }
+	return c
+}
+
+func (c *collection) close() {
+	c.live.Close()
+	c.ranges.Close()
+}
+
+// steps are the parts of a collection in their order.
+func (c *collection) steps() []func(context.Context) error {
+	return []func(context.Context) error{
+		c.markAll, c.sweepRows, c.sweepForms, c.sweepContainers, c.sweepLayers, c.sweepBodies, c.sweepObjects, c.sweepPacks,
+		c.sweepBlobs, c.sweepPartials,
+	}
 }
 
 // moved is what a step takes out of the way before it is removed: a directory that

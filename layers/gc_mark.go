@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -85,9 +86,39 @@ func (c *collection) current(tx *index.Tx) error {
 			return err
 		}
 	}
+	if err := c.wantOpen(tx); err != nil {
+		return err
+	}
 	if len(c.todo) > 0 {
 		return errStale
 	}
+	return nil
+}
+
+// wantOpen puts the layers on the list that somebody has open although nothing needs
+// them any more. Layers come and go while a collection runs, so it looks again
+// whenever the records have changed.
+func (c *collection) wantOpen(tx *index.Tx) error {
+	if c.listed && c.listedAt == tx.Generation() {
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Join(c.s.root, "layers"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		sum, ok := parseHex(e.Name())
+		if !ok || c.needed(sum) || c.marked[sum] {
+			continue
+		}
+		free, err := lockTree(c.s.layerDir(diffIDOf(sum)))
+		if err != nil {
+			c.todo = append(c.todo, sum)
+			continue
+		}
+		free()
+	}
+	c.listed, c.listedAt = true, tx.Generation()
 	return nil
 }
 
@@ -150,7 +181,7 @@ func (c *collection) markTodo(ctx context.Context) error {
 			return err
 		}
 		d := diffIDOf(sum)
-		err := c.markLayer(filepath.Join(c.s.layerDir(d), "tree"), false)
+		err := c.markLayer(filepath.Join(c.s.layerDir(d), "tree"), !c.needed(sum))
 		if errors.Is(err, fs.ErrNotExist) {
 			known, kerr := c.s.hasLayer(ctx, d)
 			if kerr == nil && !known {
