@@ -398,10 +398,19 @@ func (s *unionSide) walk(path string, a overlay.Attr, out *[]string) error {
 
 // TestUserOwns gives files of a container to others as an ordinary user, who is root in it.
 func TestUserOwns(t *testing.T) {
-	if inside, shown := uint32(overflowID), uint32(33); *given(inside, shown) != 33 {
-		t.Errorf("an ID that nobody in the container has: got %d, want it as it is", *given(inside, shown))
-	}
-	if *given(1000, 301000) != 1000 || *given(overflowID, overflowID) != overflowID {
-		t.Error("an ID of the container was not kept")
+	for _, c := range []struct {
+		unchecked            bool
+		inside, shown, meant uint32
+		ok                   bool
+	}{
+		{true, overflowID, 33, 33, true},
+		{false, overflowID, 33, 33, false},
+		{false, 1000, 301000, 1000, true},
+		{false, overflowID, overflowID, overflowID, true},
+	} {
+		f := &trees{unchecked: c.unchecked}
+		if got, ok := f.given(c.inside, c.shown); *got != c.meant || ok != c.ok {
+			t.Errorf("%+v: got %d, %t", c, *got, ok)
+		}
 	}
 }

@@ -111,6 +111,7 @@ func (s *Containers) attach(set *settings) error {
 	// An ordinary user is root in his containers, and nobody else gets in: he may write into every file of them and give
 	// it to anybody in them. With default_permissions the kernel would not even ask us about a chown.
 	options.mount.Unchecked = !root && !set.mount.AllowOther
+	s.t.unchecked = options.mount.Unchecked
 	m := mountAt(s.dir, &options)
 	if m.err != nil {
 		return m.err

@@ -171,11 +171,16 @@ func (t *trees) change(of *container, in *fuse.SetAttrIn) (*overlay.Change, sysc
 		c.Mode = &mode
 	}
 	uid, gid := t.ownersOf(of).unshift(in.Uid, in.Gid)
+	var ok bool
 	if in.Valid&fuse.FATTR_UID != 0 {
-		c.UID = given(uid, in.Uid)
+		if c.UID, ok = t.given(uid, in.Uid); !ok {
+			return nil, syscall.EINVAL
+		}
 	}
 	if in.Valid&fuse.FATTR_GID != 0 {
-		c.GID = given(gid, in.Gid)
+		if c.GID, ok = t.given(gid, in.Gid); !ok {
+			return nil, syscall.EINVAL
+		}
 	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		size := int64(in.Size)
@@ -191,12 +196,13 @@ func (t *trees) change(of *container, in *fuse.SetAttrIn) (*overlay.Change, sysc
 }
 
 // given returns the ID that somebody has meant who gives a file to shown, which is inside to the container. What the
-// host does not know as the ID of anybody in it he has taken from inside: chown 33:33.
-func given(inside, shown uint32) *uint32 {
-	if inside == overflowID {
-		inside = shown
+// host does not know as the ID of anybody in it has no meaning, but an ordinary user, who is root in his containers and
+// sees none of the IDs that his files get, has taken it from inside: chown 33:33.
+func (t *trees) given(inside, shown uint32) (*uint32, bool) {
+	if inside != overflowID || shown == overflowID {
+		return &inside, true
 	}
-	return &inside
+	return &shown, t.unchecked
 }
 
 func timeOf(sec uint64, nsec uint32, now bool) *unix.Timespec {

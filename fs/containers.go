@@ -19,12 +19,13 @@ import (
 // Locks: trees.mu is held while the list of containers is replaced, never while a notification is sent: that waits for
 // requests in the same directory. container.mu is held while a container is opened; under it is nothing of ours.
 type trees struct {
-	f      *fileSystem // for the store, owners and the log
-	log    *slog.Logger
-	dir    string // the mount that others are told of
-	conn   *wire.Conn
-	single *container // the one whose tree is the root, or nil
-	passed *treeBacking
+	f         *fileSystem // for the store, owners and the log
+	log       *slog.Logger
+	dir       string // the mount that others are told of
+	conn      *wire.Conn
+	single    *container // the one whose tree is the root, or nil
+	passed    *treeBacking
+	unchecked bool // the kernel lets the owner of the mount do everything, see Containers.attach
 
 	mu       sync.Mutex
 	list     atomic.Pointer[treeList]
