@@ -374,6 +374,7 @@ func notServed(reg *control.Registry, dir string) error {
 // checks that it can be mounted on, and returns its path without symbolic links.
 func (o *mountOptions) prepare(reg *control.Registry) (string, error) {
 	real := resolveMountpoint(o.dir)
+	reg.AwaitDying(real)
 	if err := errors.Join(cleanDead(real), cleanDeadOverlay(real)); err != nil {
 		return "", err
 	}
