@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/overlayfs"
+	"github.com/layerfs/layerfs/internal/process"
 )
 
 // A ContainerLock is the right to write into a container. It is gone with the
@@ -51,6 +53,12 @@ func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 	}
 	if who, taken := s.ContainerWriter(id); !ok && taken && mayYield(who) {
 		f, ok = s.askForLock(id)
+	}
+	if !ok { // a killed one has it until the last of its threads has ended
+		process.Await(func() (pid int, held bool) {
+			f, ok = lockDir(dir)
+			return s.writerPID(id), !ok
+		})
 	}
 	if !ok {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -95,6 +103,21 @@ func (l *ContainerLock) Close() error {
 		_ = os.Remove(filepath.Join(l.s.containerDir(l.id), writerFile))
 	}
 	return errors.Join(err, l.dir.Close())
+}
+
+// writerPID returns the process that has, or had, the lock of a container; 0 when that
+// is not known.
+func (s *Store) writerPID(id string) int {
+	text, err := os.ReadFile(filepath.Join(s.containerDir(id), writerFile))
+	if err != nil {
+		return 0
+	}
+	number, _, _ := strings.Cut(string(text), " ")
+	pid, err := strconv.Atoi(number)
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 // ContainerWriter says who has the lock of a container, as "process 4711 (mount

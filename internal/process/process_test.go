@@ -1,4 +1,4 @@
-package control
+package process
 
 import (
 	"os"
@@ -8,14 +8,14 @@ import (
 )
 
 func TestDying(t *testing.T) {
-	if dying(os.Getpid()) {
+	if Dying(os.Getpid()) {
 		t.Error("this process is said to be dying")
 	}
 	cmd := exec.Command("true")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for start := time.Now(); !dying(cmd.Process.Pid); time.Sleep(time.Millisecond) {
+	for start := time.Now(); !Dying(cmd.Process.Pid); time.Sleep(time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("a process that nobody has waited for is not said to be dying")
 		}
@@ -23,7 +23,7 @@ func TestDying(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if dying(cmd.Process.Pid) {
+	if Dying(cmd.Process.Pid) {
 		t.Error("a process that is gone is said to be dying")
 	}
 }
