@@ -124,7 +124,7 @@ func (g *graphStore) wantImage(p *graphPicture, records *graphroot.Records, img 
 	if err != nil {
 		return err
 	}
-	rec, first, docs, err := g.imageRecord(img, stack)
+	rec, first, docs, err := graphRecord(g.root, img, stack)
 	if err != nil {
 		return err
 	}
@@ -141,9 +141,10 @@ func (g *graphStore) wantImage(p *graphPicture, records *graphroot.Records, img 
 	return nil
 }
 
-// imageRecord makes the record of an image from its documents, which it returns too.
-func (g *graphStore) imageRecord(img graphroot.Image, stack []graphroot.Layer) (rec index.Image, first ocispec.Descriptor, docs [][]byte, err error) {
-	raw, err := g.root.Document(img.ID, "manifest")
+// graphRecord makes the record of an image of a graph root from its documents, which
+// it returns too.
+func graphRecord(root *graphroot.Root, img graphroot.Image, stack []graphroot.Layer) (rec index.Image, first ocispec.Descriptor, docs [][]byte, err error) {
+	raw, err := root.Document(img.ID, "manifest")
 	if err != nil {
 		return rec, first, nil, err
 	}
@@ -155,7 +156,7 @@ func (g *graphStore) imageRecord(img graphroot.Image, stack []graphroot.Layer) (
 	if first.MediaType = m.MediaType; first.MediaType == "" {
 		first.MediaType = ocispec.MediaTypeImageManifest
 	}
-	cfg, err := g.root.Document(img.ID, string(m.Config.Digest))
+	cfg, err := root.Document(img.ID, string(m.Config.Digest))
 	if err != nil {
 		return rec, first, nil, err
 	}

@@ -40,13 +40,21 @@ containers tools (policy.json) decides what may come in. A pull that was interru
 goes on where it stopped; layers that the store has are not fetched. Prints the ID of
 each image.
 
+containers-storage:NAME is an image of podman, buildah or CRI-O, @ID one by its ID,
+which comes without a name; [DIR]NAME says where its graph root is (overlay driver).
+Layers are there uncompressed only, so an image that came to podman compressed gets
+a new manifest here; its ID stays. Nothing is changed there.
+
 Examples:
    layerfs pull docker.io/library/alpine:3.20
    layerfs pull docker://localhost:5000/me/app:1      # loopback registries need no TLS
    layerfs pull --platform linux/arm64 quay.io/podman/hello
    layerfs pull --creds me:secret registry.example.com/team/app@sha256:0123…
    layerfs pull --dry-run docker.io/library/debian    # can it be pulled? fetches no layer
-   layerfs pull oci:layout:v1`,
+   layerfs pull oci:layout:v1
+   layerfs pull containers-storage:localhost/built:1
+   podman unshare layerfs --root ~/images pull containers-storage:alpine  # of a user
+   layerfs pull 'containers-storage:[overlay@/srv/graph+/run/graph]alpine:3.20'`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]` instead of this machine's"},
 			&cli.BoolFlag{Name: "all-platforms", Usage: "pull the images of all platforms; the name goes to this machine's"},
@@ -103,20 +111,25 @@ func platformFlag(c *cli.Context) (*ocispec.Platform, error) {
 // pull brings images into the store and prints their IDs.
 func pull(ctx context.Context, o *pullOptions, st *layers.Store) error {
 	for _, ref := range o.refs {
-		l, err := parseLocation(ref)
-		if err != nil {
-			return err
-		}
-		if l != nil {
-			err = o.pullLocation(ctx, st, l)
-		} else {
-			err = o.pullRemote(ctx, st, ref)
-		}
-		if err != nil {
+		if err := o.pullOne(ctx, st, ref); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (o *pullOptions) pullOne(ctx context.Context, st *layers.Store, ref string) error {
+	if rest, ok := strings.CutPrefix(ref, storageScheme); ok {
+		return o.pullStorage(ctx, st, rest)
+	}
+	l, err := parseLocation(ref)
+	switch {
+	case err != nil:
+		return err
+	case l != nil:
+		return o.pullLocation(ctx, st, l)
+	}
+	return o.pullRemote(ctx, st, ref)
 }
 
 func (o *pullOptions) pullRemote(ctx context.Context, st *layers.Store, ref string) error {

@@ -31,7 +31,8 @@ var transports = map[string]archive.Format{
 	"docker-archive": archive.FormatDockerArchive, "dir": archive.FormatSkopeoDir,
 }
 
-// foreignTransports are those of containers tools that layerfs cannot read from.
+// foreignTransports are those of containers tools that layerfs does not know, or, as
+// containers-storage, only in pull.
 var foreignTransports = []string{"docker-daemon", "containers-storage", "ostree", "sif", "tarball", "atomic"}
 
 // parseLocation returns nil for a reference to a registry, with or without its scheme.

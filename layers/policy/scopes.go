@@ -55,3 +55,25 @@ func PathScopes(transport, path, ref string) []string {
 	}
 	return out
 }
+
+// StorageScopes are what a policy may call an image in a graph root with the overlay
+// driver: the graph root with the image's name, or @ and its ID when it is asked for by
+// that, with what is above its repository, and the graph root.
+func StorageScopes(root, name, id string) []string {
+	store := "[overlay@" + root + "]"
+	var out []string
+	if name == "" {
+		out = append(out, store+"@"+id)
+	} else if named, err := reference.ParseNormalizedNamed(name); err == nil {
+		out = append(out, store+named.String())
+		for repository := named.Name(); ; {
+			out = append(out, store+repository)
+			i := strings.LastIndexByte(repository, '/')
+			if i < 0 {
+				break
+			}
+			repository = repository[:i]
+		}
+	}
+	return append(out, store, "["+root+"]")
+}
