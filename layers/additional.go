@@ -20,6 +20,8 @@ import (
 type lower interface {
 	// Root returns its directory.
 	Root() string
+	// base returns the Store that its records, blobs and leases are in.
+	base() *Store
 	// view is index.DB.View on its index.
 	view(ctx context.Context, fn func(*index.Tx) error) error
 	// Blob returns a manifest or a config, verified.
@@ -37,6 +39,8 @@ type lower interface {
 	// Close releases what it holds.
 	Close() error
 }
+
+func (s *Store) base() *Store { return s }
 
 func (s *Store) refresh() error { return nil }
 

@@ -3,6 +3,8 @@ package layers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +24,9 @@ import (
 type ImageRef struct {
 	ID    digest.Digest `json:"id"`
 	Names []string      `json:"names"`
+	// Store is the root of the additional store that has the image; empty for an image
+	// of this one.
+	Store string `json:"store,omitempty"`
 }
 
 // String returns the names of the image, or its ID when it has none.
@@ -50,6 +55,62 @@ func imageRefs(tx *index.Tx) (map[digest.Digest]ImageRef, error) {
 		}
 		return nil
 	})
+}
+
+// A stackRef is an image with its layers, bottom first.
+type stackRef struct {
+	ImageRef
+	layers []index.Sum
+}
+
+// stackRefs returns the images of the store and those of its additional stores that
+// it does not have. A name counts where it is found first.
+func (s *Store) stackRefs(ctx context.Context) ([]stackRef, error) {
+	out, err := readStackRefs(ctx, s, "")
+	if err != nil {
+		return nil, err
+	}
+	places, names := map[digest.Digest]int{}, map[string]bool{}
+	for _, st := range s.lowers() {
+		more, err := readStackRefs(ctx, st, st.Root())
+		if err != nil {
+			return nil, fmt.Errorf("additional store %s: %w", st.Root(), err)
+		}
+		for i, r := range out {
+			places[r.ID] = i
+			for _, n := range r.Names {
+				names[n] = true
+			}
+		}
+		for _, r := range more {
+			r.Names = slices.DeleteFunc(r.Names, func(n string) bool { return names[n] })
+			if i, known := places[r.ID]; known {
+				out[i].Names = append(out[i].Names, r.Names...)
+				slices.Sort(out[i].Names)
+			} else {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}
+
+// readStackRefs returns the images of one store.
+func readStackRefs(ctx context.Context, st lower, root string) (out []stackRef, err error) {
+	err = st.view(ctx, func(tx *index.Tx) error {
+		out = out[:0]
+		refs, err := imageRefs(tx)
+		if err != nil {
+			return err
+		}
+		return tx.EachRawImage(func(img index.Raw) error {
+			r := stackRef{ImageRef: refs[img.Digest()], layers: img.Layers}
+			r.Store = root
+			out = append(out, r)
+			return nil
+		})
+	})
+	return out, err
 }
 
 // A File describes one file of a layer in an answer.

@@ -15,12 +15,15 @@ import (
 )
 
 // A DiskUsage says where the space of the store goes. Sizes are those of the
-// contents of files, each counted once, and of what layerfs writes about a layer.
+// contents of files, each counted once, and of what layerfs writes about a layer. What
+// lies in additional stores takes no space in this one, and is listed apart.
 type DiskUsage struct {
 	Total  int64        `json:"total"`
 	Images []ImageUsage `json:"images"` // the largest unique size first
 	// Roots are the lowest layers of all stacks, with what lies on them.
 	Roots []*LayerUsage `json:"roots"`
+	// Additional are the additional stores, in the order of the search.
+	Additional []AdditionalUsage `json:"additional,omitempty"`
 }
 
 // An ImageUsage is the space that an image takes.
@@ -34,7 +37,10 @@ type ImageUsage struct {
 // A LayerUsage is a layer on top of the stack that leads to it. A layer that lies
 // on several stacks is there several times.
 type LayerUsage struct {
-	Layer  DiffID `json:"layer"`
+	Layer DiffID `json:"layer"`
+	// Store is the root of the additional store that the layer lies in: images of this
+	// one stand on it, but it takes no space here.
+	Store  string `json:"store,omitempty"`
 	Total  int64  `json:"total"`
 	Shared int64  `json:"shared"` // contents that other layers hold too
 	Unique int64  `json:"unique"`
@@ -65,8 +71,9 @@ type surveyor struct {
 	bodies *spool.Map[owner]
 }
 
-// DiskUsage reads the trees of all layers and adds up what is whose.
-func (s *Store) DiskUsage(ctx context.Context) (*DiskUsage, error) {
+// DiskUsage reads the trees of all layers of the store itself and adds up what is
+// whose.
+func (s *Store) DiskUsage(ctx context.Context) (_ *DiskUsage, err error) {
 	v := &surveyor{s: s, bodies: spool.NewMap[owner](s.spoolDir())}
 	defer v.bodies.Close()
 	if err := s.index.View(ctx, v.records); err != nil {
@@ -103,6 +110,9 @@ func (s *Store) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 	}
 	out.Roots = v.forest()
 	out.Images = v.images
+	if out.Additional, err = s.additionalUsage(ctx); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(out.Images, func(a, b ImageUsage) int { return cmp.Compare(b.Unique, a.Unique) })
 	return out, nil
 }
@@ -120,9 +130,10 @@ func (s *Store) spoolDir() string {
 func (v *surveyor) records(tx *index.Tx) error {
 	v.layers, v.images, v.stacks, v.place = nil, nil, nil, map[index.Sum]int32{}
 	err := tx.EachRawLayer(func(l index.Raw) error {
+		rec, err := l.DecodeLayer()
 		v.place[sumOf(l.Digest())] = int32(len(v.layers))
-		v.layers = append(v.layers, LayerUsage{Layer: DiffID(l.Digest())})
-		return nil
+		v.layers = append(v.layers, LayerUsage{Layer: DiffID(l.Digest()), Store: rec.Additional})
+		return err
 	})
 	if err != nil {
 		return err
@@ -152,6 +163,9 @@ func (v *surveyor) records(tx *index.Tx) error {
 // survey adds the contents of one layer.
 func (v *surveyor) survey(i int32) (err error) {
 	u := &v.layers[i]
+	if u.Store != "" {
+		return nil
+	}
 	l, err := v.s.OpenLayer(u.Layer)
 	if errors.Is(err, ErrLayerUnknown) {
 		return nil // removed since the records were read

@@ -23,7 +23,7 @@ type FindOptions struct {
 	Name string
 	// Types are letters as find -type has them: f d l c b p s.
 	Types string
-	// Images are names or IDs; none means all images.
+	// Images are names or IDs; none means all images, those of additional stores too.
 	Images []string
 	// Hidden finds also what upper layers have deleted or replaced: what is in the
 	// image but not shown by it.
@@ -43,15 +43,24 @@ type Found struct {
 
 // Find calls fn for every file that fits, layer by layer, until fn returns an
 // error, which it returns. A layer is searched once, however many images have it.
+// Layers in an additional store that is missing now are left out; the error at the
+// end is then ErrStoreGone.
 func (s *Store) Find(ctx context.Context, o *FindOptions, fn func(*Found) error) error {
 	f := &finder{s: s, ctx: ctx, o: o, fn: fn}
 	if err := f.prepare(); err != nil {
 		return err
 	}
 	for _, d := range f.layers {
-		if err := f.layer(d); err != nil {
+		err := f.layer(d)
+		switch {
+		case errors.Is(err, ErrStoreGone):
+			f.gone = err
+		case err != nil:
 			return fmt.Errorf("layer %s: %w", d, err)
 		}
+	}
+	if f.gone != nil {
+		return fmt.Errorf("not all layers were searched: %w", f.gone)
 	}
 	return nil
 }
@@ -64,6 +73,7 @@ type finder struct {
 	fn     func(*Found) error
 	layers []DiffID
 	users  map[DiffID][]user // of the images to be searched
+	gone   error             // why layers were left out, if so
 
 	// Of the layer that is being searched.
 	open  *Layer
@@ -77,6 +87,7 @@ type user struct {
 	ids    []DiffID
 	places []int      // of the layer in the stack
 	stack  *openStack // opened at the first file that is found
+	lost   bool       // it cannot be opened now
 }
 
 // prepare checks the options and reads which layers are to be searched.
@@ -94,27 +105,25 @@ func (f *finder) prepare() error {
 	if bad := strings.Trim(f.o.Types, "fdlcbps"); bad != "" {
 		return fmt.Errorf("%w: type %q: want some of f, d, l, c, b, p, s", ErrInvalidName, bad)
 	}
-	return f.s.index.View(f.ctx, func(tx *index.Tx) error {
-		f.layers, f.users = nil, map[DiffID][]user{}
-		wanted := map[digest.Digest]bool{}
-		for _, name := range f.o.Images {
-			img, _, err := resolve(tx, name)
-			if err != nil {
-				return err
-			}
-			wanted[img.ID] = true
-		}
-		refs, err := imageRefs(tx)
+	wanted := map[digest.Digest]bool{}
+	for _, name := range f.o.Images {
+		img, err := f.s.Image(f.ctx, name)
 		if err != nil {
 			return err
 		}
-		return tx.EachRawImage(func(raw index.Raw) error {
-			if len(f.o.Images) == 0 || wanted[raw.Digest()] {
-				f.add(refs[raw.Digest()], raw.Layers)
-			}
-			return nil
-		})
-	})
+		wanted[img.ID] = true
+	}
+	all, err := f.s.stackRefs(f.ctx)
+	if err != nil {
+		return err
+	}
+	f.users = map[DiffID][]user{}
+	for _, r := range all {
+		if len(f.o.Images) == 0 || wanted[r.ID] {
+			f.add(r.ImageRef, r.layers)
+		}
+	}
+	return nil
 }
 
 // add notes the layers of an image.
@@ -222,15 +231,11 @@ func (f *finder) named(name string, base []byte) bool {
 func (f *finder) shown(found *Found, name string, e tree.Dirent) error {
 	for i := range f.here {
 		u := &f.here[i]
-		if u.stack == nil {
-			stack, err := f.s.openStack(u.ids)
-			if errors.Is(err, ErrLayerUnknown) {
-				continue // the image is being removed
-			}
-			if err != nil {
-				return err
-			}
-			u.stack = stack
+		if err := f.openUser(u); err != nil {
+			return err
+		}
+		if u.lost {
+			continue
 		}
 		ok, err := u.shows(name, e)
 		if err != nil {
@@ -241,6 +246,25 @@ func (f *finder) shown(found *Found, name string, e tree.Dirent) error {
 		} else if f.o.Hidden {
 			found.HiddenIn = append(found.HiddenIn, u.ref)
 		}
+	}
+	return nil
+}
+
+// openUser opens the stack of an image, if it can be opened.
+func (f *finder) openUser(u *user) error {
+	if u.stack != nil || u.lost {
+		return nil
+	}
+	stack, err := f.s.openStack(u.ids)
+	switch {
+	case errors.Is(err, ErrStoreGone):
+		f.gone, u.lost = err, true
+	case errors.Is(err, ErrLayerUnknown): // the image is being removed
+		u.lost = true
+	case err != nil:
+		return err
+	default:
+		u.stack = stack
 	}
 	return nil
 }

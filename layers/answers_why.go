@@ -1,18 +1,15 @@
 package layers
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/index/tree"
@@ -34,6 +31,9 @@ const (
 type Why struct {
 	Digest digest.Digest `json:"digest"`
 	Thing  string        `json:"thing"`
+	// Store is the root of the additional store that it lies in; empty when it lies in
+	// this one. What keeps it may be in both.
+	Store string `json:"store,omitempty"`
 	// Images need it, with their names.
 	Images []ImageRef `json:"images"`
 	// Layers hold it, when it is the content of a file or a compressed layer.
@@ -49,9 +49,16 @@ func (w *Why) Kept() bool {
 	return len(w.Images)+len(w.Processes)+len(w.Others) > 0
 }
 
+// liesIn reports whether it, or a layer that holds it, lies in an additional store.
+func (w *Why) liesIn(root string) bool {
+	return w.Store == root || slices.ContainsFunc(w.Layers, func(h Holder) bool { return h.Store == root })
+}
+
 // A Holder is a layer that holds the content of a file.
 type Holder struct {
 	Layer DiffID `json:"layer"`
+	// Store is the root of the additional store that the layer lies in.
+	Store string `json:"store,omitempty"`
 	// Paths are some of the files, at the most 10.
 	Paths []string `json:"paths,omitempty"`
 }
@@ -64,42 +71,102 @@ type Process struct {
 
 // Why says what keeps a layer, a manifest, a config, a compressed layer or the
 // content of a file. What may be an image's name or ID, a DiffID, a digest, or an
-// abbreviation of an ID or a DiffID. It returns an error that wraps fs.ErrNotExist
-// when the store has nothing of that digest.
+// abbreviation of an ID or a DiffID. What the store itself does not have is looked for
+// in its additional stores; for a layer that lies in one of those, both tell what keeps
+// it. It returns an error that wraps fs.ErrNotExist when there is nothing of that digest.
 func (s *Store) Why(ctx context.Context, what string) (*Why, error) {
-	a := &asker{s: s}
-	err := s.index.View(ctx, func(tx *index.Tx) error { return a.ask(tx, what) })
+	askers := []*asker{{st: s}}
+	for _, st := range s.lowers() {
+		askers = append(askers, &asker{st: st, root: st.Root()})
+	}
+	a, err := firstAnswer(ctx, askers, what)
 	if err != nil {
+		return nil, s.explainGone(err)
+	}
+	if err := a.finish(ctx); err != nil {
 		return nil, err
 	}
-	if a.out == nil {
-		if err := a.content(ctx, what); err != nil {
-			return nil, err
-		}
-	}
-	if a.out == nil {
-		return nil, fmt.Errorf("%q is no image, layer, blob or file content of the store: %w", what, fs.ErrNotExist)
-	}
-	if err := a.others(ctx); err != nil {
-		return nil, err
-	}
-	for _, d := range a.stack {
-		for _, p := range holders(filepath.Join(s.layerDir(d), "tree")) {
-			if !slices.Contains(a.out.Processes, p) {
-				a.out.Processes = append(a.out.Processes, p)
+	for _, b := range askers {
+		if a.root == "" && b.root != "" && a.out.liesIn(b.root) {
+			if err := b.addTo(ctx, a.out); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return a.out, nil
 }
 
-// An asker answers one Why.
+// firstAnswer asks the stores in turn, first their indexes, then the layers, and
+// returns the asker that got an answer.
+func firstAnswer(ctx context.Context, askers []*asker, what string) (*asker, error) {
+	for _, ask := range []func(*asker) error{
+		func(a *asker) error { return a.inIndex(ctx, what) },
+		func(a *asker) error { return a.content(ctx, what) },
+	} {
+		for _, a := range askers {
+			err := ask(a)
+			if err != nil && a.root != "" && !errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("additional store %s: %w", a.root, err)
+			}
+			if err != nil || a.out != nil {
+				return a, err
+			}
+		}
+	}
+	err := fmt.Errorf("%q is no image, layer, blob or file content of the store: %w", what, fs.ErrNotExist)
+	if gone := askers[0].gone; gone != nil {
+		err = fmt.Errorf("%w (not searched: %w)", err, gone)
+	}
+	return nil, err
+}
+
+// An asker asks one store for the answer of one Why.
 type asker struct {
-	s      *Store
+	st     lower
+	root   string // of an additional store
 	out    *Why
 	stack  []DiffID // what processes may have open
-	layers []DiffID // all of the store
+	layers []Holder // all of the store
 	users  map[digest.Digest][]ImageRef
+	gone   error // why a layer could not be searched
+}
+
+func (a *asker) inIndex(ctx context.Context, what string) error {
+	return a.st.view(ctx, func(tx *index.Tx) error { return a.ask(tx, what) })
+}
+
+// finish adds what is not in the records of images.
+func (a *asker) finish(ctx context.Context) error {
+	if a.root != "" {
+		a.out.Store = a.root
+	}
+	for _, d := range a.stack {
+		for _, p := range holders(filepath.Join(a.st.base().layerDir(d), "tree")) {
+			if !slices.Contains(a.out.Processes, p) {
+				a.out.Processes = append(a.out.Processes, p)
+			}
+		}
+	}
+	return a.others(ctx)
+}
+
+// addTo adds what keeps a layer in its additional store to the answer of the store
+// that has borrowed it.
+func (a *asker) addTo(ctx context.Context, out *Why) error {
+	err := a.inIndex(ctx, string(out.Digest))
+	if err == nil && a.out == nil {
+		err = a.content(ctx, string(out.Digest))
+	}
+	if err != nil || a.out == nil {
+		return err
+	}
+	if err := a.finish(ctx); err != nil {
+		return err
+	}
+	out.Images = append(out.Images, a.out.Images...)
+	out.Processes = append(out.Processes, a.out.Processes...)
+	out.Others = append(out.Others, a.out.Others...)
+	return nil
 }
 
 // ask looks in the index.
@@ -108,6 +175,10 @@ func (a *asker) ask(tx *index.Tx, what string) error {
 	refs, err := imageRefs(tx)
 	if err != nil {
 		return err
+	}
+	for id, r := range refs {
+		r.Store = a.root
+		refs[id] = r
 	}
 	a.users = map[digest.Digest][]ImageRef{}
 	users, err := layerUsers(tx)
@@ -142,19 +213,27 @@ func (a *asker) ask(tx *index.Tx, what string) error {
 	if err := a.blob(tx, hex, refs); err != nil {
 		return err
 	}
-	return tx.EachRawLayer(func(l index.Raw) error {
-		a.layers = append(a.layers, DiffID(l.Digest()))
+	return tx.EachLayer(func(l index.Layer) error {
+		a.layers = append(a.layers, Holder{Layer: DiffID(l.DiffID), Store: a.storeOf(l)})
 		return nil
 	})
 }
 
+// storeOf returns the additional store that a layer lies in, if in one.
+func (a *asker) storeOf(l index.Layer) string {
+	if l.Additional != "" {
+		return l.Additional
+	}
+	return a.root
+}
+
 // layer answers for a layer or one of its compressed forms.
 func (a *asker) layer(l index.Layer, hex string) {
-	a.out = &Why{Digest: l.DiffID, Thing: ThingLayer, Images: a.users[l.DiffID]}
+	a.out = &Why{Digest: l.DiffID, Thing: ThingLayer, Store: a.storeOf(l), Images: a.users[l.DiffID]}
 	a.stack = []DiffID{DiffID(l.DiffID)}
 	for _, b := range l.Blobs {
 		if b.Digest.Encoded() == hex && b.Digest != l.DiffID {
-			a.out.Digest, a.out.Thing, a.out.Layers = b.Digest, ThingBlob, []Holder{{Layer: DiffID(l.DiffID)}}
+			a.out.Digest, a.out.Thing, a.out.Layers = b.Digest, ThingBlob, []Holder{{Layer: DiffID(l.DiffID), Store: a.storeOf(l)}}
 		}
 	}
 }
@@ -180,7 +259,7 @@ func (a *asker) blob(tx *index.Tx, hex string, refs map[digest.Digest]ImageRef) 
 		return err
 	}
 	if found.Thing == ThingUnused {
-		f, err := a.s.blobs.OpenBlob(sumOf(d))
+		f, err := a.st.base().blobs.OpenBlob(sumOf(d))
 		if errors.Is(err, blob.ErrNotFound) {
 			return nil
 		}
@@ -200,26 +279,33 @@ func (a *asker) content(ctx context.Context, what string) error {
 		return fmt.Errorf("%q is no image, layer or digest of the store: %w", what, fs.ErrNotExist)
 	}
 	sum := sumOf(d)
-	for _, id := range a.layers {
+	for _, h := range a.layers {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.holder(id, sum); err != nil {
+		if err := a.holder(h, sum); err != nil {
 			return err
 		}
 	}
 	if a.out == nil {
 		return a.unused(ctx, d)
 	}
-	a.out.Digest = d
+	a.out.Digest, a.out.Store = d, a.out.Layers[0].Store
+	if slices.ContainsFunc(a.out.Layers, func(h Holder) bool { return h.Store != a.out.Store }) {
+		a.out.Store = ""
+	}
 	return nil
 }
 
 // holder looks for a content in one layer.
-func (a *asker) holder(id DiffID, sum tree.Sum) (err error) {
-	l, err := a.s.OpenLayer(id)
+func (a *asker) holder(h Holder, sum tree.Sum) (err error) {
+	l, err := a.st.OpenLayer(h.Layer)
 	if errors.Is(err, ErrLayerUnknown) {
 		return nil // removed since the index was read
+	}
+	if errors.Is(err, ErrStoreGone) {
+		a.gone = err
+		return nil
 	}
 	if err != nil {
 		return err
@@ -228,7 +314,6 @@ func (a *asker) holder(id DiffID, sum tree.Sum) (err error) {
 	if _, ok, err := l.tree.BodyBySum(sum); err != nil || !ok {
 		return treeError(err)
 	}
-	h := Holder{Layer: id}
 	err = walkTree(l.tree, 0, "", func(path string, e tree.Dirent) error {
 		if e.Kind != tree.KindRegular {
 			return nil
@@ -250,8 +335,8 @@ func (a *asker) holder(id DiffID, sum tree.Sum) (err error) {
 		a.out = &Why{Thing: ThingContent}
 	}
 	a.out.Layers = append(a.out.Layers, h)
-	a.stack = append(a.stack, id)
-	for _, ref := range a.users[digest.Digest(id)] {
+	a.stack = append(a.stack, h.Layer)
+	for _, ref := range a.users[digest.Digest(h.Layer)] {
 		if !slices.ContainsFunc(a.out.Images, func(r ImageRef) bool { return r.ID == ref.ID }) {
 			a.out.Images = append(a.out.Images, ref)
 		}
@@ -261,89 +346,11 @@ func (a *asker) holder(id DiffID, sum tree.Sum) (err error) {
 
 // unused answers for a content that is in the store but in no layer.
 func (a *asker) unused(ctx context.Context, d digest.Digest) error {
-	return a.s.index.View(ctx, func(tx *index.Tx) error {
+	return a.st.view(ctx, func(tx *index.Tx) error {
 		_, ok, err := tx.Body(sumOf(d))
 		if ok {
 			a.out = &Why{Digest: d, Thing: ThingUnused}
 		}
 		return err
 	})
-}
-
-// others finds the containers, layer records and leases that keep it.
-func (a *asker) others(ctx context.Context) error {
-	if a.out.Thing == ThingUnused || a.out.Thing == ThingManifest {
-		return nil
-	}
-	needs := func(stack []digest.Digest, image digest.Digest) bool {
-		if a.out.Thing == ThingImage {
-			return image == a.out.Digest
-		}
-		return slices.ContainsFunc(a.stack, func(d DiffID) bool { return slices.Contains(stack, digest.Digest(d)) })
-	}
-	var found []string
-	err := a.s.view(ctx, func(tx *index.Tx) error {
-		found = found[:0]
-		err := tx.EachContainer(func(c index.Container) error {
-			if needs(c.Layers, c.Image) {
-				found = append(found, "container "+strings.Join(append(slices.Clone(c.Names), c.ID[:12]), " "))
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		return tx.EachLayerRecord(func(r index.LayerRecord) error {
-			if needs(r.Layers, "") {
-				found = append(found, "layer record "+strings.Join(append(slices.Clone(r.Names), r.ID[:12]), " "))
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	leases, err := a.s.Leases(ctx)
-	for _, l := range leases {
-		var stack []digest.Digest
-		for _, d := range l.Layers {
-			stack = append(stack, digest.Digest(d))
-		}
-		if needs(stack, "") || a.out.Thing == ThingImage && slices.Contains(l.Images, a.out.Digest) {
-			found = append(found, "the lease of "+l.String())
-		}
-	}
-	a.out.Others = append(a.out.Others, found...)
-	return err
-}
-
-// holders lists the other processes that have a lock on the file, as /proc/locks
-// tells; where that cannot be read there are none.
-func holders(path string) []Process {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
-		return nil
-	}
-	f, err := os.Open("/proc/locks")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	var out []Process
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// 12: FLOCK  ADVISORY  READ 4711 08:01:131 0 EOF
-		words := strings.Fields(lines.Text())
-		var pid int
-		if len(words) < 6 || words[1] != "FLOCK" || words[5] != file {
-			continue
-		}
-		if _, err := fmt.Sscan(words[4], &pid); err != nil || pid <= 0 || pid == os.Getpid() {
-			continue
-		}
-		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may have ended
-		command := strings.TrimSpace(strings.ReplaceAll(string(raw), "\x00", " "))
-		out = append(out, Process{PID: pid, Command: command})
-	}
-	return out
 }

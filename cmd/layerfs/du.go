@@ -30,7 +30,11 @@ that holds it: UNIQUE is what no other layer holds, SHARED what others hold too.
 --images there is one line for each image; UNIQUE is then what removing that image alone
 would free. On a terminal a bar shows the size, its full part what is unique.
 
-JSON has the fields total, images and roots (layers with their children).
+Only what lies in the store itself is counted. A layer that lies in an additional store
+takes no space here: it is marked with that store where images of this one stand on it,
+and what each additional store holds is listed after the total.
+
+JSON has the fields total, images, roots (layers with their children) and additional.
 
 Examples:
    layerfs du
@@ -79,7 +83,36 @@ func du(ctx context.Context, o *duOptions, st *layers.Store) error {
 	if err := printTable(o.out, lines, o.table(lines)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(o.out, "contents of files in all: %s\n", size(u.Total))
+	if _, err := fmt.Fprintf(o.out, "contents of files in all: %s\n", size(u.Total)); err != nil {
+		return err
+	}
+	for i := range u.Additional {
+		if err := o.additional(&u.Additional[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// additional prints what an additional store holds.
+func (o *duOptions) additional(u *layers.AdditionalUsage) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nnot counted, in the additional store %s: %s and %s, %s\n", printable(u.Root),
+		count(int64(len(u.Images)), "image"), count(int64(len(u.Layers)), "layer"), size(u.Total))
+	if o.images {
+		for _, img := range u.Images {
+			fmt.Fprintf(&b, "%-8s  %s  %s\n", size(img.Total), short(string(img.ID), o.noTrunc), names(img.ImageRef))
+		}
+	} else {
+		for _, l := range u.Layers {
+			fmt.Fprintf(&b, "%-8s  %s", size(l.Total), short(string(l.Layer), o.noTrunc))
+			for _, img := range l.Images {
+				b.WriteString("  " + names(img))
+			}
+			b.WriteString("\n")
+		}
+	}
+	_, err := io.WriteString(o.out, b.String())
 	return err
 }
 
@@ -97,10 +130,19 @@ func (o *duOptions) tree(lines []duLine, list []*layers.LayerUsage, indent strin
 		for _, img := range l.Images {
 			text += "  " + names(img)
 		}
+		text += inStore(l.Store)
 		lines = append(lines, duLine{l.Total, l.Shared, l.Unique, text})
 		lines = o.tree(lines, l.Children, indent+below)
 	}
 	return lines
+}
+
+// inStore is a note about what is in an additional store.
+func inStore(root string) string {
+	if root == "" {
+		return ""
+	}
+	return "  (in " + printable(root) + ")"
 }
 
 // names are the names of an image as a user would type them.

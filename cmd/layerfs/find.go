@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -30,10 +31,11 @@ func findCommand(e *env) *cli.Command {
 with the images that show them. The pattern of --name is compared with the last name of
 a path, or with all of it when there is a slash in the pattern; * does not match a slash.
 With --hidden it also finds what is in a layer of an image but was deleted or replaced by
-a layer above: it is still in the image for whoever pulls it.
+a layer above: it is still in the image for whoever pulls it. Images of additional stores
+are searched too, and marked with their store.
 
 JSON is an array that is written as it is found; each file has layer, path, kind, mode,
-uid, gid, size, mtime, target, digest, images, hidden_in.
+uid, gid, size, mtime, target, digest, images (id, names, store), hidden_in.
 
 Examples:
    layerfs find --name 'libssl.so*'
@@ -72,10 +74,10 @@ func findFiles(ctx context.Context, o *findOptions, st *layers.Store) error {
 	if o.format == "json" {
 		a := &jsonArray{w: o.out}
 		err := st.Find(ctx, &o.FindOptions, func(f *layers.Found) error { return a.add(f) })
-		if err != nil {
+		if err != nil && !errors.Is(err, layers.ErrStoreGone) {
 			return err
 		}
-		return a.end()
+		return errors.Join(err, a.end())
 	}
 	return st.Find(ctx, &o.FindOptions, func(f *layers.Found) error {
 		if o.format != "table" {
@@ -97,7 +99,7 @@ func (o *findOptions) lines(f *layers.Found) error {
 		if len(r.Names) > 0 {
 			name = familiar(r.Names[0])
 		}
-		_, err := fmt.Fprintf(o.out, "%s  %s  %s  %s%s\n", name, short(string(f.Layer), o.noTrunc), size(f.Size), path, note)
+		_, err := fmt.Fprintf(o.out, "%s  %s  %s  %s%s%s\n", name, short(string(f.Layer), o.noTrunc), size(f.Size), path, note, inStore(r.Store))
 		return err
 	}
 	for _, r := range f.Images {

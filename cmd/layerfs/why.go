@@ -25,8 +25,9 @@ func whyCommand(e *env) *cli.Command {
 		UsageText: "layerfs why IMAGE|LAYER|DIGEST",
 		Description: `Tells what a digest is (an image, a layer, a manifest, a compressed layer, the content
 of a file) and what keeps it: the images that need it with their names, the layers that
-hold it, the processes that have it open. The exit code is 3 when the store has nothing
-of that digest. JSON has the fields digest, thing, images, layers, processes, others.
+hold it, the processes that have it open. What lies in an additional store is marked with
+that store, and so is what keeps it there. The exit code is 3 when there is nothing of
+that digest. JSON has the fields digest, thing, store, images, layers, processes, others.
 
 Examples:
    layerfs why 1f0c5ab93d27
@@ -58,18 +59,21 @@ func why(ctx context.Context, o *whyOptions, st *layers.Store) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", w.Digest, w.Thing)
+	if w.Store != "" {
+		fmt.Fprintf(&b, "  in the additional store %s\n", printable(w.Store))
+	}
 	for _, h := range w.Layers {
-		fmt.Fprintf(&b, "  in layer %s\n", h.Layer)
+		fmt.Fprintf(&b, "  in layer %s%s\n", h.Layer, inStore(h.Store))
 		for _, p := range h.Paths {
 			fmt.Fprintf(&b, "    %s\n", printable(p))
 		}
 	}
 	for _, r := range w.Images {
 		for _, n := range r.Names {
-			fmt.Fprintf(&b, "  kept by image %s  %s\n", short(string(r.ID), false), familiar(n))
+			fmt.Fprintf(&b, "  kept by image %s  %s%s\n", short(string(r.ID), false), familiar(n), inStore(r.Store))
 		}
 		if len(r.Names) == 0 {
-			fmt.Fprintf(&b, "  kept by image %s  (no name)\n", short(string(r.ID), false))
+			fmt.Fprintf(&b, "  kept by image %s  (no name)%s\n", short(string(r.ID), false), inStore(r.Store))
 		}
 	}
 	for _, text := range w.Others {
@@ -78,7 +82,11 @@ func why(ctx context.Context, o *whyOptions, st *layers.Store) error {
 	for _, p := range w.Processes {
 		fmt.Fprintf(&b, "  open in process %d  %s\n", p.PID, printable(p.Command))
 	}
-	if !w.Kept() {
+	switch {
+	case w.Kept():
+	case w.Store != "":
+		b.WriteString("  nothing keeps it; a collection there removes it\n")
+	default:
 		b.WriteString("  nothing keeps it; `layerfs gc` removes it\n")
 	}
 	_, err = io.WriteString(o.out, b.String())

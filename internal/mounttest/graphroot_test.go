@@ -109,6 +109,8 @@ func TestGraphRoot(t *testing.T) {
 		t.Error("the graph root was changed")
 	}
 
+	s.answersFrom(root)
+
 	// What podman does shows up in the mount.
 	p.ok("tag", "tiny-busybox:1", "later:1")
 	wait(t, "a new name", func() bool {
@@ -129,6 +131,38 @@ func TestGraphRoot(t *testing.T) {
 		t.Errorf("layers were stored again: %v", dirs)
 	}
 	s.checkClean()
+}
+
+// answersFrom checks that the verbs that answer questions know the images of a graph
+// root.
+func (s *store) answersFrom(root string) {
+	s.t.Helper()
+	mark := "(in " + root + ")"
+	found := s.ok("find", "--name", "/bin/busybox", "--type", "f")
+	if !strings.Contains(found, "tiny-busybox:1") || !strings.Contains(found, mark) {
+		s.t.Errorf("find: %q", found)
+	}
+	if out := s.ok("find", "--name", "/bin/busybox", "--type", "f", "tiny-busybox:1"); !strings.Contains(out, "/bin/busybox") {
+		s.t.Errorf("find in the image: %q", out)
+	}
+	var files []struct{ Layer, Digest string }
+	s.json(&files, "find", "--name", "/bin/busybox", "--type", "f", "--format", "json", "tiny-busybox:1")
+	if len(files) == 0 {
+		s.t.Fatal("find --format json: nothing")
+	}
+	for _, what := range []string{files[0].Layer, files[0].Digest, "tiny-busybox:1"} {
+		out := s.ok("why", what)
+		if !strings.Contains(out, "in the additional store "+root+"\n") || !strings.Contains(out, "tiny-busybox:1  "+mark) {
+			s.t.Errorf("why %s: %q", what, out)
+		}
+	}
+	if out := s.ok("du"); !strings.Contains(out, "in all: 0B\n") || !strings.Contains(out, "in the additional store "+root+": ") {
+		s.t.Errorf("du: %q", out)
+	}
+	s.ok("which", "tiny-busybox:1", "/bin/busybox")
+	s.ok("history", "tiny-busybox:1")
+	s.ok("size", "tiny-busybox:1")
+	s.ok("diff-images", "tiny-busybox:1", "localhost/12:latest")
 }
 
 // wait waits until something that a mount is told of has come.
