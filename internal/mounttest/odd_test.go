@@ -3,7 +3,9 @@ package mounttest_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +45,9 @@ func (s *store) unchanged(before *treetest.Snapshot) {
 func (s *store) snapshot() *treetest.Snapshot {
 	s.t.Helper()
 	snap, err := treetest.Take(s.root)
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 10; try++ { // a mount frees something at this moment
+		snap, err = treetest.Take(s.root)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
