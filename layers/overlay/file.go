@@ -157,6 +157,7 @@ func (f *FS) Write(id ID, data []byte, off int64, killPriv bool) error {
 func (f *FS) dropPriv(n *node, kill bool) error {
 	n.mu.RLock()
 	caps := f.format.User() && n.e.HasXattrs
+	kill = kill && n.e.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 // all that there is to take
 	n.mu.RUnlock()
 	if !caps && !kill {
 		return nil
