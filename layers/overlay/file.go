@@ -153,11 +153,12 @@ func (f *FS) Write(id ID, data []byte, off int64, killPriv bool) error {
 }
 
 // dropPriv takes away what a file loses when it is written: capabilities, and with
-// kill the set-user-ID bits. Capabilities that the host knows of it takes itself.
+// kill the set-user-ID bits. Capabilities that the host knows of it takes itself. The kernel says so of every write
+// of an ordinary user: the mode that is known decides whether the host is asked.
 func (f *FS) dropPriv(n *node, kill bool) error {
 	n.mu.RLock()
 	caps := f.format.User() && n.e.HasXattrs
-	kill = kill && n.e.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 // all that there is to take
+	kill = kill && n.e.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
 	n.mu.RUnlock()
 	if !caps && !kill {
 		return nil
