@@ -183,6 +183,7 @@ func TestWhy(t *testing.T) {
 		img.ID.Encoded()[:10]:        ThingImage,
 		string(img.Layers[0]):        ThingLayer,
 		img.Layers[2].Encoded()[:12]: ThingLayer,
+
 		string(img.Manifests[0].Layers[0].Digest):  ThingBlob,
 		string(img.Manifests[0].Descriptor.Digest): ThingManifest,
 		string(digest.FromString("shell")):         ThingContent,
