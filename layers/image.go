@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -239,7 +240,47 @@ func resolve(tx *index.Tx, nameOrID string) (index.Image, string, error) {
 		return img, name, err
 	}
 	img, err := resolvePrefix(tx, hex)
-	return img, "", unknownImage(err, nameOrID)
+	if errors.Is(err, index.ErrNotFound) {
+		return img, "", unknownName(tx, nameOrID)
+	}
+	return img, "", err
+}
+
+// unknownName is the error for a name that no image has. Its hint names the images
+// that were more likely meant: the other tags of the repository, or else the
+// repositories that end the same.
+func unknownName(tx *index.Tx, name string) error {
+	const most = 5
+	var tags, ends []string
+	repositories := map[string]bool{}
+	for _, c := range candidates(name) {
+		repository, _, _ := SplitName(c)
+		repositories[repository] = true
+	}
+	last, _, _ := SplitName(path.Base(name))
+	err := tx.EachRawName(func(n index.Raw) error {
+		switch repository, _, _ := SplitName(n.Key); {
+		case repositories[repository]:
+			tags = append(tags, n.Key)
+		case path.Base(repository) == last:
+			ends = append(ends, n.Key)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(tags) == 0 {
+		tags = ends
+	}
+	if len(tags) == 0 {
+		return unknownImage(index.ErrNotFound, name)
+	}
+	others := ""
+	if len(tags) > most {
+		tags, others = tags[:most], ", …"
+	}
+	return &unknownError{ErrImageUnknown, name, "there is " + strings.Join(tags, ", ") + others}
 }
 
 func unknownImage(err error, nameOrID string) error {

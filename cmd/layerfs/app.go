@@ -159,6 +159,22 @@ func usageErrorOf(verb string) cli.OnUsageErrorFunc {
 	}
 }
 
+// otherVerbs says what does here what other programs' verbs do there.
+var otherVerbs = map[string]string{
+	"build":   "layerfs builds nothing itself: work in `layerfs mount --container NAME DIR`, then `layerfs commit`",
+	"cp":      "`layerfs mount DIR` shows every file to cp itself",
+	"df":      "`layerfs du` says where the space goes",
+	"exec":    "layerfs runs nothing itself: `layerfs mount --container NAME DIR`, then for example `podman run --rootfs DIR`",
+	"extract": "`layerfs mount DIR` shows the files; `layerfs export IMAGE | tar x` writes them out",
+	"ls":      "`layerfs images` lists images, `layerfs ps` containers, `layerfs layers` layers",
+	"prune":   "`layerfs gc` frees what nothing needs; `layerfs rmi` and `layerfs rm` remove",
+	"run":     "layerfs runs nothing itself: `layerfs create IMAGE`, `layerfs mount --container NAME DIR`, then for example `podman run --rootfs DIR`",
+	"start":   "layerfs runs nothing itself: `layerfs mount --container NAME DIR`, then for example `podman run --rootfs DIR`",
+	"system":  "`layerfs info`, `layerfs du` and `layerfs gc` look after the store",
+	"unpack":  "`layerfs mount DIR` shows the files; `layerfs export IMAGE | tar x` writes them out",
+	"volume":  "layerfs keeps images and containers only",
+}
+
 // noVerb answers a command line without a verb that we know.
 func noVerb(c *cli.Context) error {
 	name := c.Args().First()
@@ -166,7 +182,9 @@ func noVerb(c *cli.Context) error {
 		return usagef("say what to do, for example `layerfs load -i FILE`; see layerfs --help")
 	}
 	hint := "see layerfs --help"
-	if near := nearest(c.App.Commands, name); near != "" {
+	if other, ok := otherVerbs[name]; ok {
+		hint = other
+	} else if near := nearest(c.App.Commands, name); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
 	return usagef("unknown verb %q; %s", name, hint)

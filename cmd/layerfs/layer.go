@@ -37,6 +37,9 @@ Example:
 func needsVerb(which string) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if name := c.Args().First(); name != "" {
+			if other, ok := otherVerbs[name]; ok {
+				return usagef("unknown verb %q; want %s; %s", name, which, other)
+			}
 			return usagef("unknown verb %q; want %s", name, which)
 		}
 		return usagef("needs a verb: %s", which)
