@@ -15,6 +15,7 @@ import (
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/compress"
+	"github.com/layerfs/layerfs/layers/changes"
 )
 
 // CommitOptions describe the image that Commit makes; nil means the defaults.
@@ -130,30 +131,23 @@ func (cm *commit) run(ctx context.Context) (in *incoming, err error) {
 // reports whether there are any.
 func (cm *commit) layer(ctx context.Context, im *importer, l *stagedLayer) (changed bool, err error) {
 	below := cm.c.DiffIDs()
-	p, err := cm.s.openTwo(&namedTree{stack: below, container: cm.c}, &namedTree{stack: below})
-	if err != nil {
-		return false, err
-	}
-	defer p.close()
+	x, y := &namedTree{stack: below, container: cm.c}, &namedTree{stack: below}
 	r, w := io.Pipe()
-	t := newTarWriter(p.x, w)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err := p.walk(ctx, func(c *change) error {
-			changed = true
-			return t.change(c)
-		})
-		if err == nil {
-			err = t.close()
-		}
-		w.CloseWithError(err)
+		w.CloseWithError(cm.s.withPair(x, y, func(x, y *changes.View) error {
+			written, err := changes.WriteTar(ctx, w, x, y)
+			if err == nil {
+				changed, cm.out.Torn = written.Changes > 0, written.Torn
+			}
+			return err
+		}))
 	}()
 	tar := compress.Pipe(r)
 	err = im.split(l, tar)
 	r.CloseWithError(io.ErrClosedPipe) // the walk must end also when the splitting has failed
 	<-done
-	cm.out.Torn = t.Torn
 	return changed, errors.Join(err, tar.Close())
 }
 

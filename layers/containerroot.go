@@ -32,14 +32,12 @@ func (s *Store) initUpper(path string, c *Container) error {
 	if err != nil {
 		return err
 	}
-	v := &view{stack: st}
-	root := &viewFile{low: st.Root(), hasLow: true}
-	return errors.Join(copyMeta(form, upper.At{Dir: int(dir.Fd())}, v, root), dir.Close())
+	return errors.Join(copyRoot(form, upper.At{Dir: int(dir.Fd())}, st), dir.Close())
 }
 
-// copyMeta gives a directory of a writable layer the attributes of a file of a view.
-func copyMeta(form *upper.Format, at upper.At, v *view, f *viewFile) error {
-	m, err := v.meta(f)
+// copyRoot gives a directory of a writable layer the attributes of the root of a stack.
+func copyRoot(form *upper.Format, at upper.At, st *Stack) error {
+	a, err := st.Attr(st.Root())
 	if err != nil {
 		return err
 	}
@@ -47,19 +45,18 @@ func copyMeta(form *upper.Format, at upper.At, v *view, f *viewFile) error {
 	if err != nil {
 		return err
 	}
-	if err := form.SetMeta(at, &have, &upper.Override{UID: m.UID, GID: m.GID, Mode: m.Mode}); err != nil {
+	if err := form.SetMeta(at, &have, &upper.Override{UID: a.UID, GID: a.GID, Mode: unix.S_IFDIR | a.Mode}); err != nil {
 		return err
 	}
-	xattrs, err := v.xattrs(f)
-	if err != nil {
+	var failed error
+	err = st.EachXattr(st.Root(), func(name, value []byte) bool {
+		failed = form.SetXattr(at, string(name), value, 0)
+		return failed == nil
+	})
+	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
-	for _, x := range xattrs {
-		if err := form.SetXattr(at, x.Name, x.Value, 0); err != nil {
-			return err
-		}
-	}
-	t := unix.Timespec{Sec: m.MtimeSec, Nsec: m.MtimeNsec}
+	t := unix.Timespec{Sec: a.MtimeSec, Nsec: int64(a.MtimeNsec)}
 	return at.SetTimes(t, t)
 }
 

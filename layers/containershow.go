@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/layers/changes"
 )
 
 // ChangesText returns what "layerfs changes" prints for a container, with names as
 // they are.
 func (s *Store) ChangesText(ctx context.Context, nameOrID string) ([]byte, error) {
 	var text bytes.Buffer
-	err := s.Changes(ctx, nameOrID, "", func(c Change) error {
+	err := s.Changes(ctx, nameOrID, "", func(c changes.Change) error {
 		text.WriteString(c.String())
 		return text.WriteByte('\n')
 	})

@@ -5,7 +5,23 @@ import (
 	"io"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/layers/changes"
 )
+
+// Changes calls fn for each change that leads from the tree y to the tree x: x and y
+// are names or IDs of containers, images or layers. An empty y stands for what is
+// below x: the image of a container, all layers but the topmost of an image, the
+// layers below a layer. A directory comes before what is in it, deleted names of a
+// directory before the others. When fn returns an error, that ends the walk.
+//
+// The changes of a container are found by looking at its writable layer only.
+func (s *Store) Changes(ctx context.Context, x, y string, fn func(changes.Change) error) error {
+	tx, ty, err := s.namedPair(ctx, x, y)
+	if err != nil {
+		return err
+	}
+	return s.withPair(tx, ty, func(x, y *changes.View) error { return changes.List(ctx, x, y, fn) })
+}
 
 // Written says how a tar of a tree or of changes came about.
 type Written struct {
@@ -32,16 +48,15 @@ func (s *Store) Diff(ctx context.Context, w io.Writer, x, y string) (*Written, e
 	if d, ok := tx.exact(ty); ok {
 		return &Written{Exact: true}, s.writeLayer(ctx, w, d)
 	}
-	p, err := s.openTwo(tx, ty)
+	var r *changes.Written
+	err = s.withPair(tx, ty, func(x, y *changes.View) (err error) {
+		r, err = changes.WriteTar(ctx, w, x, y)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
-	t := newTarWriter(p.x, w)
-	if err := p.walk(ctx, t.change); err != nil {
-		return nil, err
-	}
-	return &Written{Torn: t.Torn}, t.close()
+	return &Written{Torn: r.Torn}, nil
 }
 
 func (s *Store) writeLayer(ctx context.Context, w io.Writer, d DiffID) error {
@@ -69,16 +84,12 @@ func (s *Store) DiffSize(ctx context.Context, x, y string) (int64, error) {
 		})
 		return size, err
 	}
-	p, err := s.openTwo(tx, ty)
-	if err != nil {
-		return 0, err
-	}
-	defer p.close()
-	t := newTarSizer(p.x)
-	if err := p.walk(ctx, t.change); err != nil {
-		return 0, err
-	}
-	return t.size, t.close()
+	var size int64
+	err = s.withPair(tx, ty, func(x, y *changes.View) (err error) {
+		size, err = changes.TarSize(ctx, x, y)
+		return err
+	})
+	return size, err
 }
 
 // Export writes the merged tree of a container, an image or a layer with all below
@@ -88,16 +99,13 @@ func (s *Store) Export(ctx context.Context, w io.Writer, item string) (*Written,
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.openView(tree)
+	var r *changes.Written
+	err = s.withView(tree, func(v *changes.View) (err error) {
+		r, err = changes.WriteTree(ctx, w, v)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, viewError(err)
 	}
-	p := &pair{x: v, y: &view{stack: &Stack{}}}
-	defer p.close()
-	t := newTarWriter(v, w)
-	t.rootfs = true
-	if err := p.walk(ctx, t.change); err != nil {
-		return nil, err
-	}
-	return &Written{Torn: t.Torn}, t.close()
+	return &Written{Torn: r.Torn}, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/layerfs/layerfs/internal/testenv"
 	"github.com/layerfs/layerfs/internal/treetest"
+	"github.com/layerfs/layerfs/layers/changes"
 )
 
 // unpack writes the merged tree of an item into a new directory.
@@ -90,7 +91,7 @@ func diffBytes(t *testing.T, s *Store, x, y string) []byte {
 func changeLines(t *testing.T, s *Store, x, y string) []string {
 	t.Helper()
 	var lines []string
-	err := s.Changes(t.Context(), x, y, func(c Change) error {
+	err := s.Changes(t.Context(), x, y, func(c changes.Change) error {
 		lines = append(lines, c.String())
 		return nil
 	})

@@ -34,6 +34,11 @@ func (s *Store) OpenStack(ids []DiffID) (*Stack, error) {
 // Layer returns the layer that a node is of.
 func (st *Stack) Layer(n union.Node) *Layer { return st.layers[n.Layer] }
 
+// ReadAt reads the content of a regular file as Layer.ReadAt does.
+func (st *Stack) ReadAt(n union.Node, p []byte, off int64) (int, error) {
+	return st.layers[n.Layer].ReadAt(n.Ino, p, off)
+}
+
 // Close closes the layers.
 func (st *Stack) Close() error {
 	var err error

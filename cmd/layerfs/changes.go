@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/layerfs/layerfs/layers"
+	"github.com/layerfs/layerfs/layers/changes"
 )
 
 // changesOptions are the flags of changes.
@@ -45,7 +46,7 @@ Examples:
 				return usagef("--format %q: want text or json", o.format)
 			}
 			return withStore(c, e.viewStore, func(ctx context.Context, st *layers.Store) error {
-				return changes(ctx, o, st)
+				return listChanges(ctx, o, st)
 			})
 		},
 	}
@@ -57,17 +58,17 @@ type changeLine struct {
 	Path string
 }
 
-func changes(ctx context.Context, o *changesOptions, st *layers.Store) error {
+func listChanges(ctx context.Context, o *changesOptions, st *layers.Store) error {
 	if o.format == "json" {
 		list := []changeLine{}
-		err := st.Changes(ctx, o.x, o.y, func(c layers.Change) error {
+		err := st.Changes(ctx, o.x, o.y, func(c changes.Change) error {
 			list = append(list, changeLine{c.Kind.String(), c.Path})
 			return nil
 		})
 		return errors.Join(err, printJSON(o.out, list))
 	}
 	w := bufio.NewWriter(o.out)
-	err := st.Changes(ctx, o.x, o.y, func(c layers.Change) error {
+	err := st.Changes(ctx, o.x, o.y, func(c changes.Change) error {
 		_, err := w.WriteString(c.Kind.String() + " " + printable(c.Path) + "\n")
 		return err
 	})

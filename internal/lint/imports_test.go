@@ -38,11 +38,12 @@ var allowed = map[string][]string{
 	"layers/union": {"index/tree"},
 	// The writable layer of containers on the disk.
 	"layers/upper":   {},
+	"layers/changes": {"index/tree", "layers/union", "layers/upper"},
 	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/idmap", "internal/overlayfs", "internal/process", "internal/spool",
-		"layers/graphroot", "layers/union", "layers/upper", "tarsplit",
+		"layers/changes", "layers/graphroot", "layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
 	"layers/archive":      {"internal/compress", "internal/platform", "layers"},
@@ -58,7 +59,7 @@ var allowed = map[string][]string{
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
 	// Programs.
-	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/overlayfs", "layers", "layers/archive", "layers/policy", "layers/registry"},
+	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/overlayfs", "layers", "layers/archive", "layers/changes", "layers/policy", "layers/registry"},
 	"internal/bench": {"..."},
 }
 

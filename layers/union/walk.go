@@ -34,12 +34,6 @@ func (s *Stack) Parent(dir DirID) (DirID, error) {
 	return s.parentOf(c, parent)
 }
 
-// Single reports whether a directory is that of one layer, with nothing merged below.
-func (s *Stack) Single(dir DirID) (bool, error) {
-	ch, err := s.chain(dir)
-	return len(ch.rest) == 0, err
-}
-
 // parentOf returns the parent of directory c, whose parent in its own layer is
 // ino, by coming down from the root.
 func (s *Stack) parentOf(c contrib, ino tree.Ino) (DirID, error) {

@@ -1,4 +1,4 @@
-package layers
+package changes
 
 import (
 	"context"
@@ -9,52 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ChangeKind says what happened to a path; its letter is that of podman and docker.
-type ChangeKind byte
-
-const (
-	ChangeUnset    ChangeKind = 0   // no change
-	ChangeAdded    ChangeKind = 'A' // there was nothing
-	ChangeModified ChangeKind = 'C' // content, attributes or, of a directory, something in it
-	ChangeDeleted  ChangeKind = 'D' // there is nothing any more
-)
-
-// String returns the letter.
-func (k ChangeKind) String() string { return string(rune(k)) }
-
-// A Change is one step from one tree to another.
-type Change struct {
-	Kind ChangeKind
-	Path string // absolute
-}
-
-// String returns the change as podman and docker print it.
-func (c Change) String() string { return c.Kind.String() + " " + c.Path }
-
-// Changes calls fn for each change that leads from the tree y to the tree x: x and y
-// are names or IDs of containers, images or layers. An empty y stands for what is
-// below x: the image of a container, all layers but the topmost of an image, the
-// layers below a layer. A directory comes before what is in it, deleted names of a
-// directory before the others. When fn returns an error, that ends the walk.
-//
-// The changes of a container are found by looking at its writable layer only.
-func (s *Store) Changes(ctx context.Context, x, y string, fn func(Change) error) (err error) {
-	p, err := s.openPair(ctx, x, y)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	return p.walk(ctx, func(c *change) error {
-		if c.path == "" && c.touched {
-			return nil // only the time of the root has changed
-		}
-		return fn(Change{c.kind, "/" + c.path})
-	})
-}
-
-// A change is what walk finds.
-type change struct {
-	kind ChangeKind
+// A step is what walk finds.
+type step struct {
+	kind Kind
 	path string // relative; empty for the root
 	file *viewFile
 	// touched: of a directory only the time differs, or only what is in it.
@@ -66,20 +23,19 @@ type change struct {
 	hidden bool
 }
 
-// A pair is two views to compare. The walk keeps nothing but the directories on the
-// way.
+// A pair is two views that are compared.
 type pair struct {
-	x, y *view
-	own  bool // y is the stack below the writable layer of x
-	emit func(*change) error
 	ctx  context.Context
+	x, y *View
+	own  bool // y is the stack below the writable layer of x
+	emit func(*step) error
 
-	pending []change // directories that are changes only when something in them is
+	pending []step // directories that are changes only when something in them is
 }
 
 // walk calls fn for each difference.
-func (p *pair) walk(ctx context.Context, fn func(*change) error) error {
-	p.emit, p.ctx, p.pending = fn, ctx, nil
+func walk(ctx context.Context, x, y *View, fn func(*step) error) error {
+	p := &pair{ctx: ctx, x: x, y: y, own: x.Upper != "" && y.Upper == "" && x.Stack == y.Stack, emit: fn}
 	dx, fx, err := p.x.root()
 	if err != nil {
 		return err
@@ -93,13 +49,13 @@ func (p *pair) walk(ctx context.Context, fn func(*change) error) error {
 	if !fx.hasLow && fx.up == nil || !fy.hasLow && fy.up == nil {
 		return p.rootless(dx, dy, fx, fy)
 	}
-	return foreignFiles(p.both("", dx, fx, dy, fy, false))
+	return p.both("", dx, fx, dy, fy, false)
 }
 
 // rootless compares when one of the trees has not even a root.
 func (p *pair) rootless(dx, dy *viewDir, fx, fy *viewFile) error {
 	if fx.hasLow || fx.up != nil {
-		if err := p.report(&change{kind: ChangeAdded, file: fx}); err != nil {
+		if err := p.report(&step{kind: Added, file: fx}); err != nil {
 			return err
 		}
 	}
@@ -107,7 +63,7 @@ func (p *pair) rootless(dx, dy *viewDir, fx, fy *viewFile) error {
 }
 
 // report emits the directories on the way and then the change.
-func (p *pair) report(c *change) error {
+func (p *pair) report(c *step) error {
 	for i := range p.pending {
 		if err := p.emit(&p.pending[i]); err != nil {
 			return err
@@ -120,7 +76,7 @@ func (p *pair) report(c *change) error {
 // both compares two directories of the same path. gone says that one above has
 // hidden all that y has.
 func (p *pair) both(path string, dx *viewDir, fx *viewFile, dy *viewDir, fy *viewFile, gone bool) error {
-	c := change{kind: ChangeModified, path: path, file: fx, touched: true}
+	c := step{kind: Modified, path: path, file: fx, touched: true}
 	how, err := p.compareMeta(fx, fy)
 	if err != nil {
 		return fmt.Errorf("%q: %w", path, err)
@@ -166,7 +122,7 @@ func (p *pair) dir(path string, dx, dy *viewDir, gone bool) error {
 	}
 	for i := range ys {
 		if _, ok := find(xs, ys[i].name); !ok {
-			if err := p.report(&change{kind: ChangeDeleted, path: joinPath(path, ys[i].name), hidden: gone}); err != nil {
+			if err := p.report(&step{kind: Deleted, path: joinPath(path, ys[i].name), hidden: gone}); err != nil {
 				return err
 			}
 		}
@@ -203,7 +159,7 @@ func (p *pair) plainDir(path string, dx, dy *viewDir) error {
 		if _, ok, err := dy.lookup(name); err != nil {
 			return err
 		} else if ok {
-			if err := p.report(&change{kind: ChangeDeleted, path: joinPath(path, name)}); err != nil {
+			if err := p.report(&step{kind: Deleted, path: joinPath(path, name)}); err != nil {
 				return err
 			}
 		}
@@ -239,10 +195,10 @@ func (p *pair) file(dir string, dx *viewDir, fx *viewFile, dy *viewDir, fy *view
 		if same && !gone {
 			return nil
 		}
-		return p.report(&change{kind: ChangeModified, path: path, file: fx})
+		return p.report(&step{kind: Modified, path: path, file: fx})
 	}
 	if !fx.isDir() {
-		return p.report(&change{kind: ChangeAdded, path: path, file: fx})
+		return p.report(&step{kind: Added, path: path, file: fx})
 	}
 	sub, err := dx.open(fx)
 	if err != nil {
@@ -260,12 +216,19 @@ func (p *pair) file(dir string, dx *viewDir, fx *viewFile, dy *viewDir, fy *view
 		}
 		return p.both(path, sub, fx, below, fy, gone)
 	}
-	kind := ChangeAdded
+	kind := Added
 	if fy != nil {
-		kind = ChangeModified // it was no directory
+		kind = Modified // it was no directory
 	}
-	if err := p.report(&change{kind: kind, path: path, file: fx}); err != nil {
+	if err := p.report(&step{kind: kind, path: path, file: fx}); err != nil {
 		return err
 	}
 	return p.dir(path, sub, &viewDir{v: dy.v}, gone)
+}
+
+func joinPath(dir, base string) string {
+	if dir == "" {
+		return base
+	}
+	return dir + "/" + base
 }

@@ -1,8 +1,9 @@
-package layers
+package changes
 
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -16,11 +17,17 @@ import (
 	"github.com/layerfs/layerfs/index/tree"
 )
 
+// Names that mean something else in a layer (image-spec layer.md, "Whiteouts").
+const (
+	whiteoutPrefix = ".wh."
+	whiteoutOpaque = ".wh..wh..opq"
+)
+
 // A tarWriter writes files of a view as a tar in the form of an image layer
 // (image-spec layer.md): PAX headers, true owners, times in nanoseconds, extended
 // attributes. The same files always give the same bytes.
 type tarWriter struct {
-	v     *view
+	v     *View
 	w     io.Writer
 	tw    *tar.Writer
 	names map[fileKey]string // the first name of files that have several
@@ -29,16 +36,15 @@ type tarWriter struct {
 	sizeOnly bool  // contents are counted, not read
 	size     int64 // with sizeOnly
 
-	// Torn are files that were being written while they were read.
-	Torn []string
+	Written
 }
 
-func newTarWriter(v *view, w io.Writer) *tarWriter {
+func newTarWriter(v *View, w io.Writer) *tarWriter {
 	return &tarWriter{v: v, w: w, tw: tar.NewWriter(w), names: map[fileKey]string{}}
 }
 
 // newTarSizer counts what a tarWriter would write.
-func newTarSizer(v *view) *tarWriter {
+func newTarSizer(v *View) *tarWriter {
 	t := &tarWriter{v: v, names: map[fileKey]string{}, sizeOnly: true}
 	t.w = counting{&t.size}
 	return t
@@ -52,14 +58,22 @@ func (c counting) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// change writes a change.
-func (t *tarWriter) change(c *change) error {
-	if c.kind == ChangeDeleted {
+// write writes all that leads from y to the view.
+func (t *tarWriter) write(ctx context.Context, y *View) (*Written, error) {
+	if err := walk(ctx, t.v, y, t.step); err != nil {
+		return nil, err
+	}
+	return &t.Written, t.close()
+}
+
+// step writes a difference.
+func (t *tarWriter) step(c *step) error {
+	t.Changes++
+	if c.kind == Deleted {
 		if c.hidden {
 			return nil
 		}
-		dir, base := splitPath(c.path)
-		return t.mark(joinPath(dir, whiteoutPrefix+base))
+		return t.mark(c.path[:baseOf(c.path)] + whiteoutPrefix + c.path[baseOf(c.path):])
 	}
 	if err := t.file(c.path, c.file); err != nil {
 		return fmt.Errorf("%q: %w", c.path, err)
@@ -70,6 +84,9 @@ func (t *tarWriter) change(c *change) error {
 	return nil
 }
 
+// baseOf returns where the last name of a path begins.
+func baseOf(path string) int { return strings.LastIndexByte(path, '/') + 1 }
+
 // mark writes an empty file that means something else.
 func (t *tarWriter) mark(name string) error {
 	return t.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0, ModTime: time.Unix(0, 0)})
@@ -77,8 +94,8 @@ func (t *tarWriter) mark(name string) error {
 
 // file writes a file.
 func (t *tarWriter) file(path string, f *viewFile) error {
-	if _, base := splitPath(path); !t.rootfs && strings.HasPrefix(base, whiteoutPrefix) {
-		return fmt.Errorf("%w: a layer cannot hold a name that begins with %s; rename or remove the file", ErrInvalidLayer, whiteoutPrefix)
+	if !t.rootfs && strings.HasPrefix(path[baseOf(path):], whiteoutPrefix) {
+		return fmt.Errorf("%w that begins with %s; rename or remove the file", ErrReservedName, whiteoutPrefix)
 	}
 	m, err := t.v.meta(f)
 	if err != nil {

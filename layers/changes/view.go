@@ -1,4 +1,4 @@
-package layers
+package changes
 
 import (
 	"bytes"
@@ -17,18 +17,27 @@ import (
 	"github.com/layerfs/layerfs/layers/upper"
 )
 
-// A view is a merged tree that is read without a mount: a stack of layers, below
+// A View is a merged tree that is read without a mount: a stack of layers, below
 // the writable layer of a container or alone. It is for one goroutine.
-type view struct {
-	stack *Stack
-	upper string // the writable layer; empty: none
-	form  *upper.Format
+type View struct {
+	Stack *union.Stack // nil: no layers
+	// ReadAt reads the content of a regular file of the stack.
+	ReadAt func(n union.Node, p []byte, off int64) (int, error)
+
+	Upper  string        // the directory of the writable layer; empty: none
+	Format *upper.Format // the form of the writable layer
 }
+
+// hasLayers reports whether there is anything below the writable layer.
+func (v *View) hasLayers() bool { return v.Stack != nil && v.Stack.Layers() > 0 }
+
+// tree returns the tree of the layer that a file of the stack is of.
+func (v *View) tree(n union.Node) *tree.Tree { return v.Stack.Layer(n.Layer) }
 
 // A viewDir is an open directory of a view: one of the writable layer, a merged one
 // of the stack, or both.
 type viewDir struct {
-	v      *view
+	v      *View
 	up     *os.File // nil: not in the writable layer
 	low    union.Node
 	hasLow bool
@@ -47,22 +56,22 @@ type viewFile struct {
 }
 
 // root opens the root directory. The caller closes it.
-func (v *view) root() (*viewDir, *viewFile, error) {
+func (v *View) root() (*viewDir, *viewFile, error) {
 	d := &viewDir{v: v}
 	f := &viewFile{}
-	if len(v.stack.layers) > 0 {
-		d.low, d.hasLow = v.stack.Root(), true
+	if v.hasLayers() {
+		d.low, d.hasLow = v.Stack.Root(), true
 		f.low, f.hasLow = d.low, true
 	}
-	if v.upper == "" {
+	if v.Upper == "" {
 		return d, f, nil
 	}
-	up, err := os.Open(v.upper)
+	up, err := os.Open(v.Upper)
 	if err != nil {
 		return nil, nil, err
 	}
 	d.up, f.at = up, upper.At{Dir: int(up.Fd())}
-	e, err := v.form.Read(f.at)
+	e, err := v.Format.Read(f.at)
 	if err != nil {
 		return nil, nil, errors.Join(err, up.Close())
 	}
@@ -103,7 +112,7 @@ func (d *viewDir) changed() (files []viewFile, deleted []string, err error) {
 	slices.Sort(names)
 	for _, name := range names {
 		f := viewFile{name: name, at: upper.At{Dir: int(d.up.Fd()), Name: name}}
-		e, err := d.v.form.Read(f.at)
+		e, err := d.v.Format.Read(f.at)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -135,13 +144,13 @@ func (d *viewDir) below(f *viewFile) error {
 	var err error
 	switch {
 	case strings.HasPrefix(f.up.Redirect, "/"):
-		if len(d.v.stack.layers) > 0 {
-			n, ok, err = d.v.stack.Resolve(f.up.Redirect)
+		if d.v.hasLayers() {
+			n, ok, err = d.v.Stack.Resolve(f.up.Redirect)
 		}
 	case !d.hasLow:
 	default:
 		name := cmp.Or(f.up.Redirect, f.name)
-		n, ok, err = d.v.stack.Lookup(d.v.stack.DirID(d.low), []byte(name))
+		n, ok, err = d.v.Stack.Lookup(d.v.Stack.DirID(d.low), []byte(name))
 	}
 	if err != nil {
 		return err
@@ -153,7 +162,7 @@ func (d *viewDir) below(f *viewFile) error {
 	if ok && n.Kind == want {
 		f.low, f.hasLow = n, true
 	} else if !dir {
-		return fmt.Errorf("%w: the file whose content it has is not in the layers below", ErrDamaged)
+		return fmt.Errorf("%w: the file whose content it has is not in the layers below", ErrNoContent)
 	}
 	return nil
 }
@@ -164,7 +173,7 @@ func (d *viewDir) list() ([]viewFile, error) {
 	if err != nil || !d.hasLow {
 		return files, err
 	}
-	l, err := d.v.stack.Open(d.v.stack.DirID(d.low))
+	l, err := d.v.Stack.Open(d.v.Stack.DirID(d.low))
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +199,7 @@ func (d *viewDir) lookup(name string) (viewFile, bool, error) {
 	if !d.hasLow {
 		return viewFile{}, false, nil
 	}
-	n, ok, err := d.v.stack.Lookup(d.v.stack.DirID(d.low), []byte(name))
+	n, ok, err := d.v.Stack.Lookup(d.v.Stack.DirID(d.low), []byte(name))
 	return viewFile{name: name, low: n, hasLow: ok}, ok, err
 }
 
@@ -218,7 +227,7 @@ func (f *viewFile) isDir() bool {
 }
 
 // meta returns the attributes of a file.
-func (v *view) meta(f *viewFile) (fileMeta, error) {
+func (v *View) meta(f *viewFile) (fileMeta, error) {
 	if f.up == nil {
 		return v.stackMeta(f.low)
 	}
@@ -241,8 +250,8 @@ func (v *view) meta(f *viewFile) (fileMeta, error) {
 	return m, nil
 }
 
-func (v *view) stackMeta(n union.Node) (fileMeta, error) {
-	a, err := v.stack.Attr(n)
+func (v *View) stackMeta(n union.Node) (fileMeta, error) {
+	a, err := v.Stack.Attr(n)
 	if err != nil {
 		return fileMeta{}, err
 	}
@@ -254,10 +263,10 @@ func (v *view) stackMeta(n union.Node) (fileMeta, error) {
 
 // xattrs returns the extended attributes in the order of their names. A label of the
 // host's security module is not the container's.
-func (v *view) xattrs(f *viewFile) ([]tree.Xattr, error) {
+func (v *View) xattrs(f *viewFile) ([]tree.Xattr, error) {
 	var out []tree.Xattr
 	if f.up == nil {
-		err := v.stack.EachXattr(f.low, func(name, value []byte) bool {
+		err := v.Stack.EachXattr(f.low, func(name, value []byte) bool {
 			out = append(out, tree.Xattr{Name: string(name), Value: bytes.Clone(value)})
 			return true
 		})
@@ -267,7 +276,7 @@ func (v *view) xattrs(f *viewFile) ([]tree.Xattr, error) {
 		return nil, nil
 	}
 	var names []string
-	if err := v.form.EachXattr(f.at, func(name string) { names = append(names, name) }); err != nil {
+	if err := v.Format.EachXattr(f.at, func(name string) { names = append(names, name) }); err != nil {
 		return nil, err
 	}
 	slices.Sort(names)
@@ -275,7 +284,7 @@ func (v *view) xattrs(f *viewFile) ([]tree.Xattr, error) {
 		if name == "security.selinux" {
 			continue
 		}
-		value, ok, err := v.form.Xattr(f.at, name)
+		value, ok, err := v.Format.Xattr(f.at, name)
 		if err != nil {
 			return nil, err
 		}
@@ -287,11 +296,11 @@ func (v *view) xattrs(f *viewFile) ([]tree.Xattr, error) {
 }
 
 // target returns the target of a symbolic link.
-func (v *view) target(f *viewFile) ([]byte, error) {
+func (v *View) target(f *viewFile) ([]byte, error) {
 	if f.up != nil {
-		return v.form.Readlink(f.at, f.up)
+		return v.Format.Readlink(f.at, f.up)
 	}
-	return v.stack.Layer(f.low).Tree().Symlink(f.low.Ino)
+	return v.tree(f.low).Symlink(f.low.Ino)
 }
 
 // A content is the open content of a regular file.
@@ -307,9 +316,9 @@ func (c *content) Close() {
 }
 
 // open opens the content of a regular file.
-func (v *view) open(f *viewFile) (*content, error) {
+func (v *View) open(f *viewFile) (*content, error) {
 	if f.up == nil || f.up.Metacopy {
-		return &content{ReaderAt: &layerFile{v.stack.Layer(f.low), f.low.Ino}}, nil
+		return &content{ReaderAt: &stackFile{v, f.low}}, nil
 	}
 	fd, err := f.at.Open(unix.O_RDONLY | unix.O_NONBLOCK)
 	if err != nil {
@@ -319,13 +328,13 @@ func (v *view) open(f *viewFile) (*content, error) {
 	return &content{file, file}, nil
 }
 
-// A layerFile is a regular file of a layer.
-type layerFile struct {
-	l   *Layer
-	ino tree.Ino
+// A stackFile is a regular file of the stack.
+type stackFile struct {
+	v *View
+	n union.Node
 }
 
-func (f *layerFile) ReadAt(p []byte, off int64) (int, error) { return f.l.ReadAt(f.ino, p, off) }
+func (f *stackFile) ReadAt(p []byte, off int64) (int, error) { return f.v.ReadAt(f.n, p, off) }
 
 // A fileKey tells which names are links to one file.
 type fileKey struct {

@@ -1,4 +1,4 @@
-package layers
+package changes
 
 import (
 	"bytes"
@@ -56,23 +56,15 @@ func (p *pair) sameXattrs(fx, fy *viewFile) (bool, error) {
 }
 
 // sameDir says without looking into them that two directories hold the same: they
-// are one directory of one layer, and nothing is merged with it. Of stacks that
-// differ only single directories can be told.
+// are made up of the same directories of the same layers.
 func (p *pair) sameDir(dx, dy *viewDir) (bool, error) {
 	if dx.up != nil || dy.up != nil || !dx.hasLow || !dy.hasLow {
 		return false, nil
 	}
-	if p.x.stack == p.y.stack {
+	if p.x.Stack == p.y.Stack {
 		return dx.low == dy.low, nil
 	}
-	if dx.low.Ino != dy.low.Ino || p.x.stack.Layer(dx.low).DiffID != p.y.stack.Layer(dy.low).DiffID {
-		return false, nil
-	}
-	single, err := p.x.stack.Single(p.x.stack.DirID(dx.low))
-	if err != nil || !single {
-		return false, err
-	}
-	return p.y.stack.Single(p.y.stack.DirID(dy.low))
+	return p.x.Stack.Same(p.x.Stack.DirID(dx.low), p.y.Stack, p.y.Stack.DirID(dy.low))
 }
 
 // same says that two files, of which the first is no directory, are equal. Every
@@ -82,7 +74,7 @@ func (p *pair) same(fx, fy *viewFile) (bool, error) {
 		return false, nil
 	}
 	if fx.up == nil && fy.up == nil && fx.low.Ino == fy.low.Ino &&
-		p.x.stack.Layer(fx.low).DiffID == p.y.stack.Layer(fy.low).DiffID {
+		p.x.tree(fx.low) == p.y.tree(fy.low) {
 		return true, nil
 	}
 	mx, err := p.x.meta(fx)
@@ -139,11 +131,11 @@ func (p *pair) sameContent(fx, fy *viewFile, size int64) (bool, error) {
 }
 
 // body returns the body of a file of the stack that has no holes.
-func (v *view) body(f *viewFile) (tree.Body, bool, error) {
+func (v *View) body(f *viewFile) (tree.Body, bool, error) {
 	if f.up != nil && !f.up.Metacopy {
 		return tree.Body{}, false, nil
 	}
-	t := v.stack.Layer(f.low).Tree()
+	t := v.tree(f.low)
 	a, err := t.Attr(f.low.Ino)
 	if err != nil || a.Sparse {
 		return tree.Body{}, false, err

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/layers/changes"
 	"github.com/layerfs/layerfs/layers/upper"
 )
 
@@ -129,49 +130,46 @@ func (s *Store) namedPair(ctx context.Context, x, y string) (tx, ty *namedTree, 
 	return tx, ty, err
 }
 
-// openPair opens two trees to compare them. The caller closes them.
-func (s *Store) openPair(ctx context.Context, x, y string) (*pair, error) {
-	tx, ty, err := s.namedPair(ctx, x, y)
-	if err != nil {
-		return nil, err
-	}
-	return s.openTwo(tx, ty)
+// withPair opens two trees and calls fn to compare them.
+func (s *Store) withPair(tx, ty *namedTree, fn func(x, y *changes.View) error) error {
+	return viewError(s.withView(tx, func(x *changes.View) error {
+		if slices.Equal(tx.stack, ty.stack) && ty.container == nil {
+			return fn(x, &changes.View{Stack: x.Stack, ReadAt: x.ReadAt})
+		}
+		return s.withView(ty, func(y *changes.View) error { return fn(x, y) })
+	}))
 }
 
-func (s *Store) openTwo(tx, ty *namedTree) (*pair, error) {
-	vx, err := s.openView(tx)
-	if err != nil {
-		return nil, err
-	}
-	if slices.Equal(tx.stack, ty.stack) && ty.container == nil {
-		return &pair{x: vx, y: &view{stack: vx.stack}, own: tx.container != nil}, nil
-	}
-	vy, err := s.openView(ty)
-	if err != nil {
-		return nil, errors.Join(err, vx.stack.Close())
-	}
-	return &pair{x: vx, y: vy}, nil
-}
-
-func (p *pair) close() {
-	if p.y.stack != p.x.stack {
-		_ = p.y.stack.Close() // it was only read
-	}
-	_ = p.x.stack.Close()
-}
-
-func (s *Store) openView(t *namedTree) (*view, error) {
-	v := &view{}
+// withView opens a tree and calls fn to look into it. Its errors need viewError.
+func (s *Store) withView(t *namedTree, fn func(*changes.View) error) error {
+	v := &changes.View{}
 	if t.container != nil {
 		form, err := s.UpperFormat()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		v.form, v.upper = form, s.UpperPath(t.container.ID)
+		v.Format, v.Upper = form, s.UpperPath(t.container.ID)
 	}
-	var err error
-	v.stack, err = s.OpenStack(t.stack)
-	return v, err
+	st, err := s.OpenStack(t.stack)
+	if err != nil {
+		return err
+	}
+	defer st.Close() // it was only read
+	v.Stack, v.ReadAt = st.Stack, st.ReadAt
+	return fn(v)
+}
+
+// viewError says what an error of package changes means for the store.
+func viewError(err error) error {
+	switch {
+	case errors.Is(err, changes.ErrReservedName):
+		return fmt.Errorf("%w: %w", ErrInvalidLayer, err)
+	case errors.Is(err, changes.ErrNoContent):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case errors.Is(err, ErrDamaged):
+		return err
+	}
+	return foreignFiles(treeError(err))
 }
 
 // UpperFormat returns the form of the writable layers of this store: that of the
