@@ -14,6 +14,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerfs/layerfs/internal/testenv"
 	"github.com/layerfs/layerfs/layers"
 )
@@ -227,5 +229,52 @@ func TestMountedForgets(t *testing.T) {
 	eventually(t, "the kernel forgets what was removed", func() bool { return o.Stats().Nodes < 10 })
 	if n := o.Stats(); n.Files > 10 {
 		t.Errorf("%+v after everything was closed and removed", n)
+	}
+}
+
+// TestMountedMovedDirectory lists a directory, moves it into another one and wants that as its parent in the next
+// list, of which the kernel has kept the first.
+func TestMountedMovedDirectory(t *testing.T) {
+	st := newStore(t)
+	newContainer(t, st, "c")
+	root := mountedContainer(t, st, "c")
+	for _, dir := range []string{"new/dir", "new/other", "to"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ino := func(path string) uint64 {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			t.Error(err)
+		}
+		return st.Ino
+	}
+	at := func(dir string) {
+		t.Helper()
+		path := filepath.Join(root, dir)
+		for range 2 {
+			if got, want := listedDots(t, path)[".."], ino(filepath.Dir(path)); got != want {
+				t.Errorf("%s: .. is listed as inode %#x, want %#x", dir, got, want)
+			}
+		}
+	}
+	rename := func(from, to string, flags uint) {
+		t.Helper()
+		if err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, from), unix.AT_FDCWD, filepath.Join(root, to), flags); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"new/dir", "etc"} { // one of the image, too
+		at(dir)
+		rename(dir, "to/moved", 0)
+		at("to/moved")
+		rename("to/moved", "new/other", unix.RENAME_EXCHANGE)
+		at("to/moved")
+		at("new/other")
+		rename("new/other", dir, 0)
+		at(dir)
+		rename("to/moved", "new/other", 0)
+		at("new/other")
 	}
 }

@@ -270,7 +270,10 @@ func (r treeRaw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	}
 	out.Fh = r.t.dirs.add(&treeDir{c: c, dir: d})
 	if o.lock != nil {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR
+		if !d.Moved() {
+			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+		}
 	}
 	return fuse.OK
 }

@@ -69,8 +69,9 @@ func appendNames(out []hostName, buf []byte) []hostName {
 // from the start, so that positions in it stay what they are. Its methods may be
 // called from any number of goroutines.
 type Dir struct {
-	f  *FS
-	id ID
+	f     *FS
+	id    ID
+	moved bool
 
 	mu     sync.Mutex
 	loaded bool
@@ -82,9 +83,18 @@ type Dir struct {
 
 // OpenDir opens a directory.
 func (f *FS) OpenDir(id ID) (*Dir, error) {
-	_, err := f.dir(id)
-	return &Dir{f: f, id: id}, err
+	d, err := f.dir(id)
+	l := &Dir{f: f, id: id}
+	if err == nil && d.up != nil {
+		l.moved = d.up.moved.Swap(false)
+	}
+	return l, err
 }
+
+// Moved reports whether the directory has got another parent since it was opened the
+// last time: what somebody keeps of its list is wrong about "..", and nothing else
+// tells.
+func (l *Dir) Moved() bool { return l.moved }
 
 // DirEntry is a name in a Dir.
 type DirEntry struct {

@@ -28,6 +28,7 @@ type node struct {
 
 	up       atomic.Bool
 	metacopy atomic.Bool // the content is still lower's
+	moved    atomic.Bool // into another directory, and not opened since
 
 	mu sync.RWMutex
 	e  upper.Entry // what is known without asking the host: marks, and the override. Guarded by mu
@@ -157,6 +158,9 @@ func (f *FS) setPlace(n, parent *node, name string) {
 	}
 	if parent != nil {
 		parent.refs++
+	}
+	if n.isDir() && n.parent != nil && n.parent != parent {
+		n.moved.Store(true)
 	}
 	n.parent, n.name, n.orphan = parent, name, parent == nil
 }
