@@ -11,6 +11,9 @@ TAGS         := urfave_cli_no_docs
 LDFLAGS      := -s -w -X main.version=$(VERSION)
 PREFIX       ?= /usr/local
 FUZZTIME     ?= 30s
+# As each account, root and an ordinary user.
+SOAKTIME     ?= 15m
+SOAKKILL     ?=
 # A test that hangs on a mount must not hang the machine.
 TESTTIMEOUT  ?= 600s
 BENCHFLAGS   ?=
@@ -21,7 +24,7 @@ GOFUMPT      := $(TOOLS)/gofumpt-v0.12.0
 # Static: the binary runs on any Linux, and the user database is read by Go.
 export CGO_ENABLED ?= 0
 
-.PHONY: all build install check test test-race test-fuse fuzz bench lint fmt demo demo-clean clean help
+.PHONY: all build install check test test-race test-fuse soak fuzz bench lint fmt demo demo-clean clean help
 
 all: build
 
@@ -43,6 +46,11 @@ test-race: ## all tests with the race detector
 test-fuse: ## the tests that mount; a missing device is a failure
 	LAYERFS_TEST_REQUIRE=$${LAYERFS_TEST_REQUIRE:+$$LAYERFS_TEST_REQUIRE,}fuse \
 		go test -timeout $(TESTTIMEOUT) -count=1 ./fs/... ./cmd/... ./internal/...
+
+# SOAKKILL=10s kills a serving process every ten seconds.
+soak: ## random work of many processes in mounts for SOAKTIME (15m) as root, and as a user
+	LAYERFS_TEST_SOAK=$(SOAKTIME) LAYERFS_TEST_SOAK_KILL=$(SOAKKILL) \
+		go test -timeout 0 -count=1 -v -run '^TestSoak$$' ./internal/mounttest
 
 # go test fuzzes one target at a time.
 fuzz: ## every fuzz target for FUZZTIME (30s)

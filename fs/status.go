@@ -3,6 +3,7 @@ package fs
 import (
 	"encoding/json"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -82,6 +83,7 @@ type status struct {
 	OpenLayers int               `json:"open_layers"`
 	Lingering  int               `json:"lingering_layers"` // removed, but in use
 	Requests   map[string]uint64 `json:"requests"`
+	Goroutines int               `json:"goroutines"` // of the serving process
 	Containers *containersStatus `json:"containers,omitempty"`
 }
 
@@ -99,6 +101,7 @@ func (s *Server) status() any {
 		Mountpoint: s.dir, PID: os.Getpid(), Store: s.fs.store.Root(), Driver: "fuse", Since: s.fs.started, Image: s.image,
 		Generation: st.Generation, Images: st.Images, Names: st.Names, Layers: st.Layers,
 		OpenLayers: st.OpenLayers, Lingering: st.Lingering, Requests: st.Requests,
+		Goroutines: runtime.NumGoroutine(),
 	}
 	out.Options.IDMap, out.Options.AllowOther, out.Options.Passthrough = s.fs.owners.text, s.allowOther, s.fs.backing != nil
 	if s.fs.beside != nil {

@@ -13,10 +13,14 @@
 //	damage_test.go     truncated and corrupted archives, bombs
 //	store_test.go      full disk, read-only store, the same image twice
 //	kill_test.go       SIGKILL at any moment of a load
+//	soak_test.go       processes that work at random in container and image mounts
 //
 // Environment, besides that of package testenv:
 //
 //	LAYERFS_TEST_IMAGES  a directory with more images (NAME.oci.tar, NAME.oci),
 //	                     which TestOracle takes too; minutes for large ones
 //	LAYERFS_TEST_KILLS   how often TestKillDuringLoad kills; 30 unless set
+//	LAYERFS_TEST_SOAK    how long TestSoak works as each account; 10s unless set
+//	LAYERFS_TEST_SOAK_KILL  how often TestSoak kills a serving process meanwhile; never
+//	                     unless set
 package mounttest

@@ -22,7 +22,12 @@ import (
 // program is the layerfs that all tests run.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
+func TestMain(m *testing.M) {
+	if job := os.Getenv(soakVariable); job != "" {
+		os.Exit(soakWorker(job))
+	}
+	os.Exit(build(m))
+}
 
 // build makes the program in a directory that ordinary users may look into, and
 // runs the tests.
