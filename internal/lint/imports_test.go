@@ -58,6 +58,7 @@ var allowed = map[string][]string{
 	"internal/registrytest": {"internal/testenv"},
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
+	"internal/strace":       {"internal/testenv"},
 	// Programs.
 	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/overlayfs", "layers", "layers/archive", "layers/changes", "layers/policy", "layers/registry"},
 	"internal/bench": {"..."},
@@ -114,7 +115,7 @@ func TestOffline(t *testing.T) {
 // A test helper must not get into the product.
 func TestNoTestCodeInProduct(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/layerfs") {
-		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") {
+		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") || strings.HasSuffix(dep, "/strace") {
 			t.Errorf("the command depends on %s", dep)
 		}
 	}
