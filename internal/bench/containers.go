@@ -82,6 +82,18 @@ func (b *bench) plainOverlay(t *treesOf) *playground {
 	})
 }
 
+// plain is an empty directory of the file system below.
+func (b *bench) plain() *playground {
+	p := &playground{name: "file system"}
+	var dir string
+	p.enter = func() (_ string, err error) {
+		dir, err = b.dir("plain")
+		return dir, err
+	}
+	p.leave = func() error { return os.RemoveAll(dir) }
+	return p
+}
+
 func (b *bench) fuseOverlayWritable(t *treesOf) *playground {
 	return b.writable(t, "fuse-overlayfs", func(options, dir string) error {
 		_, err := b.command("fuse-overlayfs", "-o", options, dir)
@@ -95,11 +107,12 @@ type chore struct {
 	prepare      string  // a script that is not measured
 	script       string  // or
 	helper       string  // of this program
-	kernel, fuse float64 // at most this times the peer's time; 0: not compared
+	kernel, fuse float64 // at most this times the time of overlayfs, and of fuse-overlayfs
+	disk         float64 // and of the file system below, where the kernel passes through; 0: not compared
 }
 
-// chores are called with the tree, a directory with sources, a large directory and
-// the largest file of the image.
+// chores are called with the tree, a directory with sources and a large directory of
+// the image.
 var chores = []chore{
 	{what: "untar of a source tree", script: `mkdir "$1/x"; tar -xf "$2/src.tar" -C "$1/x"`, kernel: 1.1, fuse: 0.8},
 	{what: "cp -r of a directory", script: `cp -r "$1/$3" "$1/copy"`, kernel: 1.1, fuse: 0.8},
@@ -109,27 +122,26 @@ var chores = []chore{
 	{what: "rename 10,000 times", helper: "helper-rename", kernel: 1.1, fuse: 0.8},
 	{what: "git clone", script: `git clone -q --no-hardlinks "$2/repo" "$1/clone"`, kernel: 1.1, fuse: 0.8},
 	{what: "git status", prepare: `git clone -q --no-hardlinks "$2/repo" "$1/clone"; git -C "$1/clone" status >/dev/null`, script: `git -C "$1/clone" status | wc -l >/dev/null`, kernel: 1.1, fuse: 0.8},
-	{what: "write 1 GiB", helper: "helper-seqwrite", kernel: 1.1, fuse: 0.9},
-	{what: "random 4k writes, each with fsync", helper: "helper-randwrite", kernel: 1.1, fuse: 0.9},
-	{what: "append 20,000 lines", helper: "helper-append", kernel: 1.1, fuse: 0.9},
+	{what: "write 1 GiB", helper: "helper-seqwrite", kernel: 1.1, fuse: 0.9, disk: 1.2},
+	{what: "random 4k writes, each with fsync", helper: "helper-randwrite", kernel: 1.1, fuse: 0.9, disk: 1.2},
+	{what: "append 20,000 lines", helper: "helper-append", kernel: 1.1, fuse: 0.9, disk: 1.2},
 	{what: "read of the image's files, again", prepare: `find "$1/$3" -type f -size -64k -print0 | xargs -0 cat | wc -c >/dev/null`, helper: "helper-readsub", kernel: 1.1, fuse: 1.0},
-	{what: "chmod of the largest file", script: `chmod 640 "$1/$4"`, kernel: 1.1, fuse: 1.0},
 }
 
 // containerRows are the rows about containers.
 func containerRows() []row {
 	needs := []string{"root", "fuse-overlayfs", "git"}
-	rows := []row{{"containers", needs, (*bench).containerVerbs}}
+	rows := []row{{"containers", aboutContainers, needs, (*bench).containerVerbs}}
 	for _, c := range chores {
-		rows = append(rows, row{"container " + c.what, needs, func(b *bench) error { return b.chore(&c) }})
+		rows = append(rows, row{"container " + c.what, aboutContainers, needs, func(b *bench) error { return b.chore(&c) }})
 	}
-	return rows
+	return append(rows, row{"container chmod of a file of 1 GiB", aboutContainers, needs, (*bench).chmodBig})
 }
 
 // A workplace is what all chores have in common.
 type workplace struct {
 	t       *treesOf
-	args    []string // of the scripts, behind the tree
+	args    []string // of the scripts, behind the tree: sources, a large directory of the image
 	grounds []*playground
 }
 
@@ -146,11 +158,11 @@ func (b *bench) workplace() (*workplace, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub, big, err := landmarks(t.merged)
+	sub, err := largeDirectory(t.merged)
 	if err != nil {
 		return nil, err
 	}
-	b.place = &workplace{t, []string{src, sub, big}, []*playground{
+	b.place = &workplace{t, []string{src, sub}, []*playground{
 		b.container(t, "overlay"), b.plainOverlay(t), b.container(t, "fuse"), b.fuseOverlayWritable(t),
 	}}
 	return b.place, nil
@@ -167,12 +179,39 @@ func (b *bench) chore(c *chore) error {
 	for _, g := range w.grounds {
 		sides = append(sides, b.doing(c, g, w.args))
 	}
+	if c.disk > 0 {
+		sides = append(sides, b.doing(c, b.plain(), w.args))
+	}
 	got, err := b.alternate(b.n, sides...)
 	if err != nil {
 		return err
 	}
 	b.ratio(c.what+", kernel", "plain overlayfs", got[0], got[1], wall, c.kernel)
 	b.ratio(c.what+", FUSE", "fuse-overlayfs", got[2], got[3], wall, c.fuse)
+	if c.disk > 0 {
+		b.ratio(c.what+", FUSE with passthrough", fsName(b.work), got[2], got[4], wall, c.disk)
+	}
+	return nil
+}
+
+// chmodBig changes the mode of a file of the image that has 1 GiB.
+func (b *bench) chmodBig() error {
+	f, err := b.bigFile()
+	if err != nil {
+		return err
+	}
+	c := &chore{helper: "helper-chmod"}
+	var sides []side
+	for _, g := range []*playground{b.container(f.treesOf, "overlay"), b.plainOverlay(f.treesOf), b.container(f.treesOf, "fuse")} {
+		sides = append(sides, b.doing(c, g, []string{"big.bin"}))
+	}
+	got, err := b.alternate(2*b.n, sides...)
+	if err != nil {
+		return err
+	}
+	b.ratio("chmod of a file of 1 GiB, kernel", "plain overlayfs", got[0], got[1], wall, 1.1)
+	m, spread := got[2].median(wall)
+	b.bound("chmod of a file of 1 GiB, FUSE", m, 0.010, seconds, spread)
 	return nil
 }
 
@@ -215,22 +254,18 @@ func (b *bench) sources() (string, error) {
 	return dir, err
 }
 
-// landmarks finds the directory with the most files, but not too many to be copied
-// again and again, and the largest file.
-func landmarks(merged string) (sub, big string, err error) {
+// largeDirectory finds the directory with the most files, but not too many to be
+// copied again and again.
+func largeDirectory(merged string) (sub string, err error) {
 	const enough = 5000
-	var largest int64
 	counts := map[string]int{}
-	err = filepath.WalkDir(merged, func(p string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(merged, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil || p == merged {
 			return err
 		}
 		rel := strings.TrimPrefix(p, merged+"/")
 		for dir := filepath.Dir(rel); dir != "."; dir = filepath.Dir(dir) {
 			counts[dir]++
-		}
-		if info, err := d.Info(); err == nil && d.Type().IsRegular() && info.Size() > largest {
-			largest, big = info.Size(), rel
 		}
 		return nil
 	})
@@ -239,5 +274,5 @@ func landmarks(merged string) (sub, big string, err error) {
 			sub = dir
 		}
 	}
-	return sub, big, err
+	return sub, err
 }

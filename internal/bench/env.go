@@ -15,7 +15,13 @@ import (
 )
 
 // dir makes a directory of its own below the work directory.
-func (b *bench) dir(prefix string) (string, error) { return os.MkdirTemp(b.work, prefix+"-") }
+func (b *bench) dir(prefix string) (string, error) {
+	dir, err := os.MkdirTemp(b.work, prefix+"-")
+	if err == nil && b.as != nil {
+		err = os.Chown(dir, b.as.uid, b.as.gid)
+	}
+	return dir, err
+}
 
 // A store is a store of layerfs, with where its mounts are recorded.
 type store struct {
@@ -139,7 +145,7 @@ func (b *bench) fuseOverlay(dirs []string) (string, error) {
 // unmount ends a mount of another program and waits until it has let go.
 func (b *bench) unmount(dir string) error {
 	for range 100 {
-		err := unix.Unmount(dir, 0)
+		err := b.umount(dir)
 		if err == nil {
 			return os.Remove(dir)
 		}
@@ -149,6 +155,17 @@ func (b *bench) unmount(dir string) error {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return fmt.Errorf("umount %s: still busy", dir)
+}
+
+// umount tries it once.
+func (b *bench) umount(dir string) error {
+	if b.as == nil {
+		return unix.Unmount(dir, 0)
+	}
+	if _, err := b.command("fusermount3", "-u", dir); err != nil {
+		return fmt.Errorf("%w: %w", unix.EBUSY, err)
+	}
+	return nil
 }
 
 // warm reads all files below a directory, so that the page cache has them.

@@ -28,6 +28,7 @@ func helpers() map[string]func([]string) error {
 		"helper-randwrite": randWrite,
 		"helper-append":    appendLines,
 		"helper-readsub":   readSub,
+		"helper-chmod":     chmod,
 	}
 }
 

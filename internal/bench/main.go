@@ -10,8 +10,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -38,6 +40,8 @@ func run() error {
 	n := flag.Int("n", 5, "measure each side `N` times")
 	work := flag.String("work", "", "`DIR` for stores and trees, on the file system to measure (default a temporary one)")
 	binary := flag.String("layerfs", "bin/layerfs", "`FILE` of the program to measure")
+	markdown := flag.String("markdown", "", "put the tables into `FILE` too, between its lines "+markBegin+" and "+markEnd)
+	user := flag.String("user", "", "measure the rows of ordinary users as `NAME` (default the owner of the first subordinate range)")
 	list := flag.Bool("list", false, "list the rows and end")
 	flag.Usage = help
 	flag.Parse()
@@ -61,9 +65,12 @@ func run() error {
 	defer b.close()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b.ctx = ctx
+	b.ctx, b.user = ctx, *user
 	b.rows(match)
 	b.print(os.Stdout)
+	if *markdown != "" && context.Cause(ctx) == nil {
+		return b.markdown(*markdown)
+	}
 	return context.Cause(ctx)
 }
 
@@ -81,29 +88,41 @@ See the package comment (go doc ./internal/bench) for the images and the words.
 
 // A row is one line of work of the table of promises; it may give several lines.
 type row struct {
-	name string
+	name  string
+	topic string
 	// needs are the programs without which the row makes no sense, or "root".
 	needs []string
 	run   func(*bench) error
 }
 
+// The topics of the tables.
+const (
+	aboutImages     = "Images: load, mount, read, give out"
+	aboutContainers = "Containers"
+	aboutTransport  = "Registries and archives"
+)
+
 func rows() []row {
-	return append([]row{
-		{"load debpy", nil, func(b *bench) error { return b.load("debpy", 1.0, 0.6) }},
-		{"load nodeapp", nil, func(b *bench) error { return b.load("nodeapp", 0.6, 0.35) }},
-		{"pull debpy", []string{"docker-registry", "skopeo"}, func(b *bench) error { return b.pull("debpy", 1.05, 0.5) }},
-		{"pull nodeapp", []string{"docker-registry", "skopeo"}, func(b *bench) error { return b.pull("nodeapp", 1.05, 0.5) }},
-		{"mount", nil, (*bench).mountToLs},
-		{"again", []string{"root"}, (*bench).again},
-		{"first", []string{"root", "fuse-overlayfs"}, (*bench).first},
-		{"100 layers", nil, (*bench).hundred},
-		{"sequential", []string{"root", "fuse-overlayfs"}, (*bench).sequential},
-		{"tar out", []string{"root"}, (*bench).tarOut},
-		{"memory", nil, (*bench).memory},
-		{"save", []string{"pigz", "zstd"}, (*bench).save},
-		{"disk", nil, (*bench).disk},
-		{"disk of 20", nil, (*bench).diskOf20},
-	}, containerRows()...)
+	return slices.Concat([]row{
+		{"load debpy", aboutImages, nil, func(b *bench) error { return b.load("debpy", 1.0, 0.6) }},
+		{"load nodeapp", aboutImages, nil, func(b *bench) error { return b.load("nodeapp", 0.6, 0.35) }},
+		{"load debslim, all peers", aboutImages, nil, func(b *bench) error { return b.loadEverywhere("debslim") }},
+		{"mount", aboutImages, nil, (*bench).mountToLs},
+		{"again", aboutImages, []string{"root"}, (*bench).again},
+		{"first", aboutImages, []string{"root", "fuse-overlayfs"}, (*bench).first},
+		{"100 layers", aboutImages, nil, (*bench).hundred},
+		{"sequential", aboutImages, []string{"root", "fuse-overlayfs"}, (*bench).sequential},
+		{"sequential, ordinary user", aboutImages, []string{"root", "fuse-overlayfs", "fusermount3"}, (*bench).sequentialUser},
+		{"tar out", aboutImages, []string{"root"}, (*bench).tarOut},
+		{"memory", aboutImages, nil, (*bench).memory},
+		{"calls", aboutImages, []string{"strace"}, (*bench).calls},
+		{"disk", aboutImages, nil, (*bench).disk},
+		{"disk of 20", aboutImages, nil, (*bench).diskOf20},
+	}, containerRows(), []row{
+		{"pull debpy", aboutTransport, []string{"docker-registry", "skopeo"}, func(b *bench) error { return b.pull("debpy", 1.05, 0.5) }},
+		{"push again", aboutTransport, []string{"docker-registry"}, (*bench).pushAgain},
+		{"save", aboutTransport, []string{"pigz", "zstd"}, (*bench).save},
+	})
 }
 
 // rows runs the rows whose names match; one that fails is reported and does not
@@ -118,9 +137,12 @@ func (b *bench) rows(match *regexp.Regexp) {
 			continue
 		}
 		b.progress("%s", r.name)
+		b.topic = r.topic
+		start := time.Now()
 		if err := r.run(b); err != nil {
 			b.skip(r.name, err.Error())
 		}
+		b.progress("  took %s", time.Since(start).Round(time.Second))
 	}
 }
 
@@ -154,10 +176,17 @@ type bench struct {
 	cleanup []func()
 	trees   map[string]*treesOf // by image
 	place   *workplace          // for work in containers
+	big     *bigFile
+	topic   string      // of the row that runs
+	user    string      // whom to be for the rows of ordinary users
+	as      *credential // who runs the programs; nil: whoever runs bench
+
+	began      time.Time
+	loadBefore string
 }
 
 func newBench(images, work, binary string, n int) (*bench, error) {
-	b := &bench{ctx: context.Background(), images: images, work: work, n: max(1, n), trees: map[string]*treesOf{}}
+	b := &bench{ctx: context.Background(), images: images, work: work, n: max(1, n), trees: map[string]*treesOf{}, began: time.Now(), loadBefore: load()}
 	var err error
 	if b.binary, err = filepath.Abs(binary); err != nil {
 		return nil, err
@@ -185,11 +214,16 @@ func newBench(images, work, binary string, n int) (*bench, error) {
 
 // close undoes what the run left, the last first.
 func (b *bench) close() {
-	for i := len(b.cleanup) - 1; i >= 0; i-- {
-		b.cleanup[i]()
-	}
+	b.undo()
 	if b.own {
 		os.RemoveAll(b.work)
+	}
+}
+
+// undo calls what is to be cleaned up, the last first.
+func (b *bench) undo() {
+	for i := len(b.cleanup) - 1; i >= 0; i-- {
+		b.cleanup[i]()
 	}
 }
 

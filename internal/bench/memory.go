@@ -159,7 +159,10 @@ func (s *store) squeezed() (int64, error) {
 // space adds a line that compares bytes.
 func (b *bench) space(what, peer string, ours, theirs int64, target float64) {
 	r := float64(ours) / float64(theirs)
-	b.add(line{what, peer, megabytes(float64(ours)), megabytes(float64(theirs)), fmt.Sprintf("%.3f", r), "-", fmt.Sprintf("<= %.2f", target), r <= target})
+	b.add(line{
+		what: what, peer: peer, ours: megabytes(float64(ours)), theirs: megabytes(float64(theirs)), ratio: fmt.Sprintf("%.3f", r),
+		spread: "-", target: fmt.Sprintf("<= %.2f", target), verdict: kept(r <= target),
+	})
 }
 
 // ostree commits the layers into a bare repository.

@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -92,4 +97,54 @@ func (b *bench) registry() (addr string, stop func(), err error) {
 	}
 	stop()
 	return "", nil, errors.New("docker-registry does not answer")
+}
+
+// pushAgain sends an image to a registry twice and counts what the second push asks
+// for besides what is there already.
+func (b *bench) pushAgain() error {
+	t, err := b.treesOf("debpy")
+	if err != nil {
+		return err
+	}
+	addr, stop, err := b.registry()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var mu sync.Mutex
+	methods := map[string]int{}
+	back := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: addr})
+		r.Out.Host = r.In.Host // so that the registry names the proxy in its answers
+	}}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		methods[r.Method]++
+		mu.Unlock()
+		back.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	to := strings.TrimPrefix(proxy.URL, "http://") + "/bench:1"
+	first, err := t.store.run("push", "-q", t.reference(), to)
+	if err != nil {
+		return err
+	}
+	mu.Lock()
+	clear(methods)
+	mu.Unlock()
+	second, err := t.store.run("push", "-q", t.reference(), to)
+	if err != nil {
+		return err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	others := 0
+	for method, n := range methods {
+		if method != http.MethodHead {
+			others += n
+		}
+	}
+	b.bound(fmt.Sprintf("push again: requests beside %d HEAD", methods[http.MethodHead]), float64(others), 0, number, 0)
+	b.ratio("push again, wall", "first push", samples{second}, samples{first}, wall, 0)
+	return nil
 }

@@ -10,45 +10,85 @@ import (
 // bigSize is the size of the file that is read from begin to end.
 const bigSize = 1 << 30
 
+// A bigFile is a large file in all the forms that a comparison needs.
+type bigFile struct {
+	*treesOf        // an image with it, and the layers of that
+	plain    string // the file itself
+}
+
+// bigFile makes it once in a run.
+func (b *bench) bigFile() (*bigFile, error) {
+	if b.big != nil {
+		return b.big, nil
+	}
+	dir, err := b.dir("big")
+	if err != nil {
+		return nil, err
+	}
+	empty, err := b.dir("none")
+	if err != nil {
+		return nil, err
+	}
+	f := &bigFile{&treesOf{name: "localhost/big@1", layers: []string{empty, dir}}, filepath.Join(dir, "big.bin")}
+	if err := writeNoise(f.plain, bigSize); err != nil {
+		return nil, err
+	}
+	if f.store, err = b.newStore(); err != nil {
+		return nil, err
+	}
+	if _, err := b.script(`tar cf - --owner 0 --group 0 -C "$1" . | "$2" --root "$3" --runroot "$4" import - localhost/big:1`, dir, b.binary, f.store.root, f.store.runroot); err != nil {
+		return nil, err
+	}
+	b.big = f
+	return f, nil
+}
+
 // sequential reads a file of 1 GiB: through layerfs and fuse-overlayfs, with the
 // disk cold, with the mount cold and again; with passthrough against the file
 // system below.
 func (b *bench) sequential() error {
-	dir, err := b.dir("big")
+	return b.readBig("read 1 GiB", func(r *reading, s state) []side {
+		return []side{r.layerfs(s), r.fuseOverlay(s), r.layerfs(s, "-o", "passthrough"), r.direct(s)}
+	})
+}
+
+// sequentialUser is sequential of an ordinary user, who has no passthrough.
+func (b *bench) sequentialUser() error {
+	return b.asUser(func(b *bench) error {
+		return b.readBig("ordinary user: read 1 GiB", func(r *reading, s state) []side {
+			return []side{r.layerfs(s), r.fuseOverlay(s)}
+		})
+	})
+}
+
+// A state is what is in the page cache before a read.
+type state struct {
+	what     string
+	coldDisk bool
+	coldFUSE bool
+}
+
+// readBig compares the sides in all states: the first with the second and the third,
+// where there is one, with the fourth.
+func (b *bench) readBig(what string, sides func(*reading, state) []side) error {
+	f, err := b.bigFile()
 	if err != nil {
 		return err
 	}
-	plain := filepath.Join(dir, "big.bin")
-	if err := writeNoise(plain, bigSize); err != nil {
-		return err
-	}
-	s, err := b.newStore()
-	if err != nil {
-		return err
-	}
-	if _, err := b.script(`tar cf - -C "$1" . | "$2" --root "$3" --runroot "$4" import - localhost/big:1`, dir, b.binary, s.root, s.runroot); err != nil {
-		return err
-	}
-	empty, err := b.dir("none")
-	if err != nil {
-		return err
-	}
-	r := &reading{b: b, store: s, plain: plain, layers: []string{empty, dir}}
-	for _, c := range []struct {
-		what     string
-		coldDisk bool
-		coldFUSE bool
-	}{{"read 1 GiB, disk cold", true, true}, {"read 1 GiB, mount cold", false, true}, {"read 1 GiB, again", false, false}} {
+	r := &reading{b, f}
+	for _, s := range []state{{"disk cold", true, true}, {"mount cold", false, true}, {"again", false, false}} {
 		n := b.n
-		if !c.coldFUSE { // cheap, and short enough to be disturbed by anything
+		if !s.coldFUSE { // cheap, and short enough to be disturbed by anything
 			n *= 3
 		}
-		got, err := b.alternate(n, r.layerfs(c.coldDisk, c.coldFUSE), r.fuseOverlay(c.coldDisk, c.coldFUSE), r.layerfs(c.coldDisk, c.coldFUSE, "-o", "passthrough"), r.direct(c.coldDisk))
+		got, err := b.alternate(n, sides(r, s)...)
 		if err != nil {
 			return err
 		}
-		b.rate(c.what, "fuse-overlayfs", got[0], got[1], bigSize, bigSize, 1)
-		b.rate(c.what+", passthrough", fsName(b.work), got[2], got[3], bigSize, bigSize, 0.9)
+		b.rate(what+", "+s.what, "fuse-overlayfs", got[0], got[1], bigSize, bigSize, 1)
+		if len(got) > 2 {
+			b.rate(what+", "+s.what+", passthrough", fsName(b.work), got[2], got[3], bigSize, bigSize, 0.9)
+		}
 	}
 	return nil
 }
@@ -65,64 +105,63 @@ func writeNoise(name string, size int64) error {
 	return f.Sync()
 }
 
-// reading is what the sides of sequential have in common.
+// reading is what the sides of readBig have in common.
 type reading struct {
-	b      *bench
-	store  *store
-	plain  string   // the file itself
-	layers []string // for fuse-overlayfs
+	b *bench
+	f *bigFile
 }
 
 // prepare puts the backing files into the page cache or out of it, and reads the
 // mounted file when it shall not be cold.
-func (r *reading) prepare(backing, mounted string, coldDisk, coldFUSE bool) error {
-	state := warm
-	if coldDisk {
-		state = forget
+func (r *reading) prepare(backing, mounted string, s state) error {
+	do := warm
+	if s.coldDisk {
+		do = forget
 	}
-	if err := state(backing); err != nil || coldFUSE {
+	if err := do(backing); err != nil || s.coldFUSE {
 		return err
 	}
 	_, err := r.b.helper("helper-seqread", mounted)
 	return err
 }
 
-func (r *reading) layerfs(coldDisk, coldFUSE bool, flags ...string) side {
+func (r *reading) layerfs(s state, flags ...string) side {
 	var mnt, file string
 	return side{
 		name: "layerfs",
 		before: func() (err error) {
-			if mnt, err = r.store.mount(flags...); err != nil {
+			if mnt, err = r.f.store.mount(flags...); err != nil {
 				return err
 			}
-			file = filepath.Join(mnt, "images/localhost/big@1/rootfs/big.bin")
-			return r.prepare(filepath.Join(r.store.root, "objects"), file, coldDisk, coldFUSE)
+			file = filepath.Join(mnt, "images", r.f.name, "rootfs/big.bin")
+			return r.prepare(filepath.Join(r.f.store.root, "objects"), file, s)
 		},
 		run:   func() (sample, error) { return r.b.helper("helper-seqread", file) },
-		after: func() error { return r.store.umount(mnt) },
+		after: func() error { return r.f.store.umount(mnt) },
 	}
 }
 
-func (r *reading) fuseOverlay(coldDisk, coldFUSE bool) side {
+func (r *reading) fuseOverlay(s state) side {
 	var mnt string
 	return side{
 		name: "fuse-overlayfs",
 		before: func() (err error) {
-			if mnt, err = r.b.fuseOverlay(r.layers); err != nil {
+			if mnt, err = r.b.fuseOverlay(r.f.layers); err != nil {
 				return err
 			}
-			return r.prepare(r.plain, filepath.Join(mnt, "big.bin"), coldDisk, coldFUSE)
+			return r.prepare(r.f.plain, filepath.Join(mnt, "big.bin"), s)
 		},
 		run:   func() (sample, error) { return r.b.helper("helper-seqread", filepath.Join(mnt, "big.bin")) },
 		after: func() error { return r.b.unmount(mnt) },
 	}
 }
 
-func (r *reading) direct(coldDisk bool) side {
+func (r *reading) direct(s state) side {
+	s.coldFUSE = true // there is no mount to read before
 	return side{
 		name:   "file system",
-		before: func() error { return r.prepare(r.plain, r.plain, coldDisk, true) },
-		run:    func() (sample, error) { return r.b.helper("helper-seqread", r.plain) },
+		before: func() error { return r.prepare(r.f.plain, r.f.plain, s) },
+		run:    func() (sample, error) { return r.b.helper("helper-seqread", r.f.plain) },
 	}
 }
 

@@ -40,13 +40,14 @@ func (b *bench) save() error {
 		what, other string
 		ours        side
 		theirs      side
+		n           int
 	}{
-		{"save oci-archive, wall", "cp + sync", ours("--format", "oci-archive"), theirs("cp", `cp "$1" "$2"`, t.archive)},
-		{"save docker-archive, wall", "cp + sync", ours(), theirs("cp", `cp "$1" "$2"`, plain)},
-		{"save gzip anew, wall", "pigz -p2", ours("--format", "oci-archive", "--compression", "gzip"), theirs("pigz", `pigz -p2 <"$1" >"$2"`, plain)},
-		{"save zstd anew, wall", "zstd -T2", ours("--format", "oci-archive", "--compression", "zstd"), theirs("zstd", `zstd -q -T2 <"$1" >"$2"`, plain)},
+		{"save oci-archive, wall", "cp + sync", ours("--format", "oci-archive"), theirs("cp", `cp "$1" "$2"`, t.archive), b.n},
+		{"save docker-archive, wall", "cp + sync", ours(), theirs("cp", `cp "$1" "$2"`, plain), b.n},
+		{"save gzip anew, wall", "pigz -p2", ours("--format", "oci-archive", "--compression", "gzip"), theirs("pigz", `pigz -p2 <"$1" >"$2"`, plain), b.loads()},
+		{"save zstd anew, wall", "zstd -T2", ours("--format", "oci-archive", "--compression", "zstd"), theirs("zstd", `zstd -q -T2 <"$1" >"$2"`, plain), b.loads()},
 	} {
-		got, err := b.alternate(b.n, c.ours, c.theirs)
+		got, err := b.alternate(c.n, c.ours, c.theirs)
 		if err != nil {
 			return err
 		}

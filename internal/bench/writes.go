@@ -124,3 +124,14 @@ func appendLines(args []string) error {
 
 // readSub is readAll of a directory in a tree.
 func readSub(args []string) error { return readAll([]string{filepath.Join(args[0], args[2])}) }
+
+// chmod changes the mode of one file.
+func chmod(args []string) error {
+	name := filepath.Join(args[0], args[1])
+	start := time.Now()
+	if err := unix.Chmod(name, 0o640); err != nil {
+		return &os.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	fmt.Println(time.Since(start).Nanoseconds())
+	return nil
+}
