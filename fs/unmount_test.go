@@ -218,7 +218,7 @@ func TestAsUser(t *testing.T) {
 	if err := os.WriteFile(program, in, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := testenv.RunAs(t, u, program, "-test.run=^TestMounted", "-test.timeout=50s", "-test.v")
+	cmd := testenv.RunAs(t, u, program, "-test.run=^TestMounted", "-test.timeout=120s", "-test.v")
 	cmd.Env = append(cmd.Env, "TMPDIR="+dir, "PATH="+os.Getenv("PATH"), "LAYERFS_TEST_REQUIRE=fuse")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
