@@ -25,12 +25,13 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/registry"
@@ -99,6 +100,9 @@ func (s *Service) List(ctx context.Context, filter string) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.readUsersLocked(images); err != nil {
+		return nil, err
+	}
 	list := make([]Image, len(images))
 	for i := range images {
 		if list[i], err = s.describeLocked(&images[i]); err != nil {
@@ -137,19 +141,67 @@ func (s *Service) describeLocked(img *layers.Image) (Image, error) {
 	}
 	user, ok := s.users[img.Config.Digest]
 	if !ok && img.Config.Digest != "" {
-		raw, err := s.st.Blob(img.Config.Digest)
-		if err != nil {
+		var err error
+		if user, err = s.readUser(img.Config.Digest); err != nil {
 			return out, err
 		}
-		var config ocispec.Image
-		if err := json.Unmarshal(raw, &config); err != nil {
-			return out, fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, img.Config.Digest, err)
-		}
-		user = config.Config.User
 		s.users[img.Config.Digest] = user
 	}
 	out.User = user
 	return out, nil
+}
+
+// readChunk is how many configs one goroutine reads.
+const readChunk = 64
+
+// readUsersLocked reads the users of all images of which they are not known, on all
+// cores: that takes most of the time of a first list.
+//
+// Preconditions: s.mu is held.
+func (s *Service) readUsersLocked(images []layers.Image) error {
+	var unknown []digest.Digest
+	for i := range images {
+		d := images[i].Config.Digest
+		if _, ok := s.users[d]; !ok && d != "" {
+			unknown = append(unknown, d)
+		}
+	}
+	users := make([]string, len(unknown))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < len(unknown); from += readChunk {
+		part, out := unknown[from:min(from+readChunk, len(unknown))], users[from:]
+		g.Go(func() (err error) {
+			for i, d := range part {
+				if out[i], err = s.readUser(d); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, d := range unknown {
+		s.users[d] = users[i]
+	}
+	return nil
+}
+
+// readUser reads the user of a config, and nothing else of it.
+func (s *Service) readUser(config digest.Digest) (string, error) {
+	raw, err := s.st.Blob(config)
+	if err != nil {
+		return "", err
+	}
+	var c struct {
+		Config struct{ User string }
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return "", fmt.Errorf("%w: config %s: %w", layers.ErrDamaged, config, err)
+	}
+	return c.Config.User, nil
 }
 
 // anyID is the beginning of an ID.

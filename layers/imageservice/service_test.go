@@ -261,4 +261,12 @@ func BenchmarkList(b *testing.B) {
 			}
 		}
 	})
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			s.known, s.users = false, map[digest.Digest]string{}
+			if _, err := s.List(b.Context(), ""); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
