@@ -28,6 +28,8 @@ type Options struct {
 	TokenRealm, TokenRoots, TokenIssuer string
 	// CertFile and KeyFile make it speak TLS.
 	CertFile, KeyFile string
+	// ClientCA makes it want a certificate of that authority from clients.
+	ClientCA string
 	// Dir holds the content; "" means a directory of the test.
 	Dir string
 }
@@ -94,7 +96,11 @@ func (s *Server) config(t testing.TB, o *Options) string {
 	fmt.Fprintf(&b, "storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\n", s.Dir)
 	fmt.Fprintf(&b, "http:\n  addr: %s\n", s.Addr)
 	if o.CertFile != "" {
-		fmt.Fprintf(&b, "  tls: {certificate: %q, key: %q}\n", o.CertFile, o.KeyFile)
+		more := ""
+		if o.ClientCA != "" {
+			more = fmt.Sprintf(", clientcas: [%q]", o.ClientCA)
+		}
+		fmt.Fprintf(&b, "  tls: {certificate: %q, key: %q%s}\n", o.CertFile, o.KeyFile, more)
 	}
 	if o.Htpasswd != "" {
 		file := filepath.Join(t.TempDir(), "htpasswd")
@@ -115,7 +121,11 @@ func (s *Server) answers(o *Options, ended chan struct{}) bool {
 	if o.CertFile != "" {
 		scheme = "https"
 	}
-	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	conf := &tls.Config{InsecureSkipVerify: true}
+	if cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile); err == nil {
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	tr := &http.Transport{TLSClientConfig: conf}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{Transport: tr, Timeout: time.Second}
 	for range 200 {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -36,6 +37,20 @@ func NewTokenServer(t testing.TB, cert *Certificate, user, password, refresh str
 	t.Cleanup(server.Close)
 	s.Realm = server.URL + "/token"
 	return s
+}
+
+// ServeTLS makes the server answer on one more address, with TLS, and returns that.
+func (s *TokenServer) ServeTLS(t testing.TB, cert *Certificate) (addr string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
 }
 
 // Scopes returns what tokens were asked for.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"syscall"
 
 	"go.podman.io/image/v5/docker/reference"
@@ -176,6 +178,9 @@ func (e *endpoint) explain(err error) error {
 	case errors.As(err, &cert):
 		return fmt.Errorf("%w: %s: its certificate is not trusted: %w; put the certificate of its CA as ca.crt into /etc/containers/certs.d/%s, or name a directory with --cert-dir",
 			ErrUnavailable, e.h.addr, cert.Err, e.h.addr)
+	case wantsCertificate(err):
+		return fmt.Errorf("%w: %s: it wants a certificate from its clients: %w; put client.cert and client.key into /etc/containers/certs.d/%s, or name their directory with --cert-dir",
+			ErrUnavailable, e.h.addr, rootCause(err), e.h.addr)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("%w: %s speaks plain HTTP, which only registries on this machine may; allow it with --tls-verify=false or as insecure in registries.conf", ErrUnavailable, e.h.addr)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -188,4 +193,21 @@ func (e *endpoint) explain(err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, e.h.addr, ue.Err)
 	}
 	return fmt.Errorf("%s: %w", e.named.Name(), err)
+}
+
+// wantsCertificate reports whether a server has ended a connection because the client
+// has shown no certificate, or one that it does not trust. Package tls exports neither
+// the alert nor its number.
+func wantsCertificate(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
+}
+
+// rootCause returns what an error of package net/http is about.
+func rootCause(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,7 +117,37 @@ func TestPolicy(t *testing.T) {
 			t.Errorf("the policy %s is accepted", text)
 		}
 	}
+	onWeb(t, reg.Addr, store, signer)
 	moved(t, reg.Addr, regd, store, signer)
+}
+
+// onWeb checks that signatures are found on a web server, and that one that is out of
+// order lets nothing in.
+func onWeb(t *testing.T, addr, store string, signer gpgHome) {
+	t.Helper()
+	broken := false
+	files := http.StripPrefix("/of/all", http.FileServer(http.Dir(store)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if broken {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	regd := filepath.Dir(write(t, "storage.yaml", fmt.Sprintf("docker:\n  %s/signed:\n    lookaside: %s/of/all\n", addr, server.URL)))
+	rule := fmt.Sprintf(`{"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": %q}]}`, signer.public)
+	c := newClient(t, &Options{Policy: write(t, "policy.json", rule), RegistriesDir: regd})
+	if _, err := pull(t, c, newStore(t), addr+"/signed/app:v1"); err != nil {
+		t.Errorf("signatures on a web server: %v", err)
+	}
+	if _, err := pull(t, c, newStore(t), addr+"/unsigned:v1"); !errors.Is(err, policy.ErrRejected) {
+		t.Errorf("unsigned: got %v", err)
+	}
+	broken = true
+	if _, err := pull(t, c, newStore(t), addr+"/signed/app:v1"); err == nil || !strings.Contains(err.Error(), "500") {
+		t.Errorf("a broken web server: got %v", err)
+	}
 }
 
 // moved checks that a signature is good for one manifest only.
