@@ -96,7 +96,11 @@ func (s *Store) describeLayer(ctx context.Context, layer string, o *CreateImageO
 			if err != nil {
 				return fmt.Errorf("%w: layer %s: %w", ErrDamaged, d, err)
 			}
-			blobs = append(blobs, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: l.Size})
+			form, err := s.outgoingForm(tx, l)
+			if err != nil {
+				return err
+			}
+			blobs = append(blobs, form)
 		}
 		return nil
 	})
@@ -119,6 +123,30 @@ func (s *Store) describeLayer(ctx context.Context, layer string, o *CreateImageO
 		}
 	}
 	return in, top, nil
+}
+
+// outgoingForm describes what a new image has a layer as: a compressed form that the
+// store can give, the one that came first, or else the tar.
+func (s *Store) outgoingForm(tx *index.Tx, l index.Layer) (ocispec.Descriptor, error) {
+	for _, b := range l.Blobs {
+		switch b.MediaType {
+		case ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd:
+		case MediaTypeDockerLayerGzip: // the same bytes; the manifest is one of OCI
+			b.MediaType = ocispec.MediaTypeImageLayerGzip
+		case MediaTypeDockerLayerZstd:
+			b.MediaType = ocispec.MediaTypeImageLayerZstd
+		default:
+			continue
+		}
+		lacks, err := s.lacksForm(tx, b.Digest, DiffID(l.DiffID))
+		if err != nil {
+			return b, err
+		}
+		if !lacks {
+			return b, nil
+		}
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: l.DiffID, Size: l.Size}, nil
 }
 
 func (o *CreateImageOptions) date() time.Time {

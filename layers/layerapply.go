@@ -12,17 +12,21 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/blob"
 	"github.com/layerfs/layerfs/internal/compress"
 )
 
 // ApplyOptions change how a tar is applied; nil means the defaults.
 type ApplyOptions struct {
 	MaxBytes int64 // as LoadOptions.MaxBytes
+	// DropBlob does without the compressed form that the tar comes in.
+	DropBlob bool
 }
 
 // ApplyLayer makes the tar that r has, in any compression that Load understands, the
 // content of a layer record. Digests and sizes of the tar and of its compressed form
-// are recorded. After an error nothing is left of it.
+// are recorded; a form that images may have, which are gzip and zstd, is kept, so that
+// images of the layer go out with it. After an error nothing is left of it.
 //
 // It returns ErrLayerUnknown; ErrApplied for a record that has its content already;
 // ErrLayerHasChildren, ErrLayerUsedByImage or ErrLayerUsedByContainer for one that
@@ -149,7 +153,7 @@ func (s *Store) importLayer(ctx context.Context, below []digest.Digest, r io.Rea
 	if err := errors.Join(lease.holdLayers(diffIDs(below)), s.index.Settle(ctx)); err != nil {
 		return nil, err
 	}
-	im, err := s.newImport(lease, o.MaxBytes, false)
+	im, err := s.newImport(lease, o.MaxBytes, !o.DropBlob)
 	if err != nil {
 		return nil, err
 	}
@@ -167,25 +171,66 @@ func (s *Store) importLayer(ctx context.Context, below []digest.Digest, r io.Rea
 		return nil, err
 	}
 	known, err := s.hasLayer(ctx, l.diffID)
-	if err != nil || known {
+	if err != nil {
 		return in, err
 	}
-	staged := make([]*stagedLayer, len(in.diffIDs))
-	staged[len(staged)-1] = l
-	in.layers, err = im.publish(ctx, in, staged)
-	if err == nil {
+	if !known {
+		staged := make([]*stagedLayer, len(in.diffIDs))
+		staged[len(staged)-1] = l
+		if in.layers, err = im.publish(ctx, in, staged); err != nil {
+			return in, err
+		}
 		failed = nil
 	}
-	return in, err
+	return in, im.keepForm(ctx, in)
+}
+
+// keepForm puts the blob that a single layer came as in place, unless the store can
+// give it already.
+func (im *importer) keepForm(ctx context.Context, in *incoming) error {
+	if len(im.kept) == 0 {
+		return nil
+	}
+	blob := im.kept[0].digest
+	if err := im.lease.holdBlobs(blob); err != nil {
+		return err
+	}
+	lacks := false
+	err := im.s.view(ctx, func(tx *index.Tx) (err error) {
+		lacks, err = im.s.lacksForm(tx, blob, in.diffIDs[len(in.diffIDs)-1])
+		return err
+	})
+	if err != nil || !lacks {
+		return err
+	}
+	in.kept, err = im.publishBlobs()
+	return err
 }
 
 // readStream takes a tar apart that comes without a description, and describes the
 // form it came in.
 func (im *importer) readStream(ctx context.Context, r io.Reader, l *stagedLayer) (desc ocispec.Descriptor, err error) {
 	raw := &hashedReader{r: &ctxReader{ctx, r}, hash: sha256.New()}
+	if im.keep {
+		if raw.copy, err = im.stageBlob(); err != nil {
+			return desc, err
+		}
+	}
+	kept := raw.copy
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, im.discard(kept))
+		}
+	}()
 	tar, kind, err := compress.Detect(raw)
 	if err != nil {
 		return desc, readError(ctx, corrupt(err))
+	}
+	if kind != compress.KindGzip && kind != compress.KindZstd {
+		if err := im.discard(kept); err != nil { // only its beginning was copied
+			return desc, err
+		}
+		raw.copy, kept = nil, nil
 	}
 	tar = compress.Pipe(tar)
 	err = im.split(l, tar)
@@ -198,7 +243,8 @@ func (im *importer) readStream(ctx context.Context, r io.Reader, l *stagedLayer)
 	if err != nil {
 		return desc, readError(ctx, corrupt(err))
 	}
-	return ocispec.Descriptor{MediaType: mediaType(kind), Digest: digest.NewDigest(digest.SHA256, raw.hash), Size: raw.n}, nil
+	desc = ocispec.Descriptor{MediaType: mediaType(kind), Digest: digest.NewDigest(digest.SHA256, raw.hash), Size: raw.n}
+	return desc, im.finishBlob(kept, desc.Digest)
 }
 
 func mediaType(kind compress.Kind) string {
@@ -213,12 +259,18 @@ type hashedReader struct {
 	r    io.Reader
 	hash hash.Hash
 	n    int64
+	copy *blob.Staged // gets it too, if it is not nil
 }
 
 func (r *hashedReader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.hash.Write(p[:n])
 	r.n += int64(n)
+	if r.copy != nil {
+		if _, werr := r.copy.Write(p[:n]); werr != nil {
+			return 0, werr
+		}
+	}
 	return n, err
 }
 

@@ -63,7 +63,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "name", Usage: "a `NAME`; can be repeated"},
 			&cli.StringFlag{Name: "parent", Usage: "`LAYER` to stand on: an ID, a name or a ChainID"},
 			&cli.StringFlag{Name: "metadata", Usage: "free `TEXT` to keep with it"},
-			flagsFlag(),
+			flagsFlag(), keepBlobFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 1, ""); err != nil {
@@ -78,19 +78,28 @@ Examples:
 				Metadata: c.String("metadata"), Flags: flags,
 			}
 			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
-				return e.layerCreate(ctx, o, c.Args().First(), st)
+				return e.layerCreate(ctx, o, c.Args().First(), applyOptions(c), st)
 			})
 		},
 	}
 }
 
-func (e *env) layerCreate(ctx context.Context, o *layers.CreateLayerOptions, file string, st *layers.Store) (err error) {
+// keepBlobFlag and applyOptions are what the verbs that apply a tar have in common.
+func keepBlobFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "keep-blobs", Value: true, Usage: "keep a tar that comes with gzip or zstd in that form too, for images of the layer"}
+}
+
+func applyOptions(c *cli.Context) *layers.ApplyOptions {
+	return &layers.ApplyOptions{DropBlob: !c.Bool("keep-blobs")}
+}
+
+func (e *env) layerCreate(ctx context.Context, o *layers.CreateLayerOptions, file string, a *layers.ApplyOptions, st *layers.Store) (err error) {
 	var n *layers.LayerNode
 	if file == "" {
 		n, err = st.CreateLayer(ctx, o)
 	} else {
 		err = e.withInput(file, func(in io.Reader) (err error) {
-			n, err = st.CreateLayerFrom(ctx, o, in, nil)
+			n, err = st.CreateLayerFrom(ctx, o, in, a)
 			return err
 		})
 	}
@@ -126,6 +135,7 @@ applied nothing is left of it.
 Examples:
    layerfs layer apply base base.tar.zst
    tar -C tree -c . | layerfs layer apply base`,
+		Flags: []cli.Flag{keepBlobFlag()},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 1, 2, "LAYER"); err != nil {
 				return err
@@ -137,7 +147,7 @@ Examples:
 			return withStore(c, e.openStore, func(ctx context.Context, st *layers.Store) error {
 				var n *layers.LayerNode
 				err := e.withInput(file, func(in io.Reader) (err error) {
-					n, err = st.ApplyLayer(ctx, c.Args().First(), in, nil)
+					n, err = st.ApplyLayer(ctx, c.Args().First(), in, applyOptions(c))
 					return err
 				})
 				if err == nil {
