@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -154,9 +153,15 @@ func (im *importer) copyBlob(ctx context.Context, src Source, desc ocispec.Descr
 	return im.finishBlob(kept, desc.Digest)
 }
 
-// openArtifactBlob opens a blob of an artifact.
-func (s *Store) openArtifactBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+// openArtifactBlob opens a blob of an artifact, here or in an additional store.
+func (s *Store) openArtifactBlob(ctx context.Context, desc ocispec.Descriptor) (*LayerBlob, error) {
 	f, err := s.blobs.OpenBlob(sumOf(desc.Digest))
+	for _, st := range s.lowers() {
+		if !errors.Is(err, blob.ErrNotFound) {
+			break
+		}
+		f, err = st.base().blobs.OpenBlob(sumOf(desc.Digest))
+	}
 	if err != nil {
 		return nil, missingBlob(err)
 	}

@@ -54,6 +54,11 @@ func (o *Outgoing) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCl
 	return io.NopCloser(bytes.NewReader(raw)), nil
 }
 
+// ArtifactBlob opens a blob of an artifact, which has no layers.
+func (o *Outgoing) ArtifactBlob(ctx context.Context, desc ocispec.Descriptor) (*LayerBlob, error) {
+	return o.s.openArtifactBlob(ctx, desc)
+}
+
 // Repositories returns, for each of the layer blobs, the repositories of which the
 // store has an image with that blob; a registry may have it there.
 func (s *Store) Repositories(ctx context.Context, blobs []digest.Digest) (map[digest.Digest][]string, error) {

@@ -38,8 +38,8 @@ func pushCommand(e *env) *cli.Command {
 		Description: `The image goes out with the manifest and the layers that it came in with, byte for
 byte. What the registry has is not sent, and what another repository of it has is
 shared. Without NAME the image goes to where its own name says. NAME may also be
-oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF] or dir:DIR. Prints the
-digest of the manifest.
+oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF] or dir:DIR; to a layout
+that is there already the image is added. Prints the digest of the manifest.
 
 Examples:
    layerfs push me/app:1 registry.example.com/team/app:1
@@ -211,7 +211,7 @@ func (o *pushOptions) toLocation(ctx context.Context, st *layers.Store, l *locat
 		_, err = archive.WriteSkopeoDir(ctx, l.path, img, wo)
 	case archive.FormatOCIDir:
 		img.RefName = l.ref
-		err = archive.WriteDir(ctx, l.path, []archive.SaveImage{img}, wo)
+		err = archive.AddToDir(ctx, l.path, img, wo)
 	default:
 		if err := l.rename(&img); err != nil {
 			return "", err

@@ -35,7 +35,8 @@ layers too, bit for bit: the image goes out with the digest that it came in with
 when a layer was not kept (load --keep-blobs=false), or --compression wants another,
 layers are compressed anew and the manifest is adapted, which is said; the image's ID
 stays. docker-archive has layers uncompressed. The same images give the same bytes. An
-archive appears under its name when it is complete.
+archive appears under its name when it is complete. Artifacts, which are no images, go
+into the OCI formats as they came.
 
 Examples:
    layerfs save -o alpine.tar alpine                       # for docker load, podman load
@@ -162,9 +163,6 @@ func toSave(ctx context.Context, items []string, st *layers.Store) ([]archive.Sa
 
 func saveImage(st *layers.Store, img *layers.Image, name string, known map[digest.Digest]layers.LayerInfo) (archive.SaveImage, error) {
 	m := img.Manifest(name)
-	if img.IsArtifact() {
-		return archive.SaveImage{}, fmt.Errorf("%w: %s is an artifact (%s), which archives of images cannot hold; push it to a registry", layers.ErrInvalidImage, img.ID, img.Artifact)
-	}
 	s := archive.SaveImage{Desc: m.Descriptor, Platform: &img.Platform}
 	var err error
 	if s.Manifest, err = st.Blob(m.Descriptor.Digest); err != nil {
@@ -172,6 +170,16 @@ func saveImage(st *layers.Store, img *layers.Image, name string, known map[diges
 	}
 	if s.Config, err = st.Blob(img.Config.Digest); err != nil {
 		return s, err
+	}
+	if img.IsArtifact() {
+		s.Platform, s.ArtifactType = nil, img.Artifact
+		out := st.OutgoingManifest(img, m)
+		for _, desc := range m.Layers {
+			s.Layers = append(s.Layers, archive.SaveLayer{
+				Desc: desc, Blob: func(ctx context.Context) (archive.Blob, error) { return out.ArtifactBlob(ctx, desc) },
+			})
+		}
+		return s, nil
 	}
 	if len(m.Layers) != len(img.Layers) {
 		return s, fmt.Errorf("%w: manifest %s has %d layers, image %s has %d", layers.ErrDamaged, m.Descriptor.Digest, len(m.Layers), img.ID, len(img.Layers))

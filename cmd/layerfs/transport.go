@@ -109,7 +109,7 @@ func (o *pullOptions) pullLocation(ctx context.Context, st *layers.Store, l *loc
 		return err
 	}
 	for _, img := range images {
-		if img.Artifact {
+		if img.Artifact && !img.Independent() {
 			continue
 		}
 		if err := o.pullImage(ctx, st, l, img, rules); err != nil {

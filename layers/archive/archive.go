@@ -76,6 +76,10 @@ type Image struct {
 	group string // images of one multi-platform index have the same
 }
 
+// Independent reports whether the archive lists the image, or artifact, by itself and
+// not within an index of several.
+func (i *Image) Independent() bool { return i.group == "" }
+
 // A container is where the files of an archive lie: a tar or a directory.
 type container interface {
 	// open opens a file by its slash-separated name. An error that wraps

@@ -288,7 +288,7 @@ func (a *Archive) configPlatform(desc ocispec.Descriptor) (*ocispec.Platform, er
 // isImage tells images from artifacts: the config is one of an image, and the
 // layers, if any, are tars.
 func isImage(doc document) bool {
-	if t := doc.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != dockerConfig {
+	if t := doc.Config.MediaType; t != "" && t != ocispec.MediaTypeImageConfig && t != dockerConfig {
 		return false
 	}
 	return len(doc.Layers) == 0 || slices.ContainsFunc(doc.Layers, func(d ocispec.Descriptor) bool {

@@ -13,11 +13,12 @@ import (
 // Select returns the images to load for a platform, in their order. Of images that
 // are the same one for several platforms, because they come from one index or have
 // one name, it returns the best match; others are independent of each other and
-// all are returned. Artifacts never are.
+// all are returned.
 //
 // A nil platform means the machine's, as a preference: an image that exists for one
-// platform only is returned whatever that is. With another, images that do not match
-// are left out. A field of the platform that is empty matches everything. Select
+// platform only is returned whatever that is, and so is an artifact, unless it lies in
+// an index beside images, as attestations about them do. With another, images that do
+// not match are left out, and artifacts, which are for no platform. A field of the platform that is empty matches everything. Select
 // returns ErrNoImage, and says what there is, when nothing is left.
 func Select(images []Image, wanted *ocispec.Platform) ([]Image, error) {
 	want := platform.Host()
@@ -39,7 +40,13 @@ func Select(images []Image, wanted *ocispec.Platform) ([]Image, error) {
 	for i, img := range images {
 		key := groupKey(img, i)
 		lone := wanted == nil && count[key] == 1
-		if img.Artifact || taken[key] || !lone && (best[key] == 0 || platform.Score(want, img.Platform) < best[key]) {
+		if img.Artifact {
+			if wanted == nil && img.Independent() {
+				out = append(out, img)
+			}
+			continue
+		}
+		if taken[key] || !lone && (best[key] == 0 || platform.Score(want, img.Platform) < best[key]) {
 			continue
 		}
 		taken[key] = true
@@ -68,7 +75,7 @@ func available(images []Image) string {
 	for _, img := range images {
 		s := platform.Text(img.Platform)
 		if img.Artifact {
-			s = "an artifact, which is no image"
+			s = "an artifact, which is for no platform"
 		}
 		if !slices.Contains(list, s) {
 			list = append(list, s)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -29,7 +28,7 @@ func Rewrite(ctx context.Context, img SaveImage, o *WriteOptions) (*Rewritten, e
 		o = &WriteOptions{}
 	}
 	r := &Rewritten{blobs: map[string]*os.File{}}
-	w := &ociWriter{s: stageSink{r, o.TempDir}, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
+	w := newOCIWriter(stageSink{r, o.TempDir}, o)
 	descs, err := w.image(ctx, &img)
 	if err != nil {
 		return nil, errors.Join(err, r.Close())

@@ -117,12 +117,12 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s: got %d images, want %d", platform.Text(&tt.platform), len(got), len(want))
 		}
 	}
-	// Without a wish, what exists for one platform only is taken.
+	// Without a wish, what exists for one platform only is taken, and artifacts.
 	got2, err := Select(images, nil)
-	if err != nil || len(got2) != 3 {
-		t.Errorf("got %d images, %v; want 3", len(got2), err)
+	if err != nil || len(got2) != 5 {
+		t.Errorf("got %d images, %v; want 5", len(got2), err)
 	}
-	if _, err := Select(images[6:], nil); !errors.Is(err, ErrNoImage) || !strings.Contains(err.Error(), "artifact") {
+	if _, err := Select(images[6:], &amd64); !errors.Is(err, ErrNoImage) || !strings.Contains(err.Error(), "artifact") {
 		t.Errorf("artifacts only: %v", err)
 	}
 	if _, err := Select(nil, nil); !errors.Is(err, ErrNoImage) {

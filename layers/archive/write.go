@@ -32,6 +32,10 @@ type SaveImage struct {
 	Config []byte
 	// Platform is put into the index of OCI formats when it is set.
 	Platform *ocispec.Platform
+	// ArtifactType says what kind of artifact this is, "" for an image. Its blobs, which
+	// are Layers with Desc and Blob only, go into OCI formats as they came, whatever the
+	// compression is; a docker-archive cannot hold it.
+	ArtifactType string
 	// Layers are the layers of the manifest, in its order.
 	Layers []SaveLayer
 }

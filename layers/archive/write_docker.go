@@ -25,6 +25,9 @@ func writeDocker(ctx context.Context, s sink, images []SaveImage) error {
 	repositories := make(map[string]map[string]string)
 	for i := range images {
 		img := &images[i]
+		if img.ArtifactType != "" {
+			return fmt.Errorf("%s: %w: it is an artifact (%s), which a docker-archive cannot hold; use an OCI format", img.Desc.Digest, ErrUnsupported, img.ArtifactType)
+		}
 		config := digest.FromBytes(img.Config).Encoded() + ".json"
 		item := byConfig[config]
 		if item == nil {

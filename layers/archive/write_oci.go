@@ -28,15 +28,19 @@ type ociWriter struct {
 	anew    map[digest.Digest]ocispec.Descriptor // digest and size of what was compressed anew, by DiffID
 }
 
+func newOCIWriter(s sink, o *WriteOptions) *ociWriter {
+	return &ociWriter{s: s, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
+}
+
 // writeOCI writes a layout: blobs first, then oci-layout and index.json, so that a
 // truncated one is noticed.
 func writeOCI(ctx context.Context, s sink, images []SaveImage, o *WriteOptions) error {
-	w := &ociWriter{s: s, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{},
 	}
+	w := newOCIWriter(s, o)
 	for i := range images {
 		descs, err := w.image(ctx, &images[i])
 		if err != nil {
@@ -53,9 +57,13 @@ func writeOCI(ctx context.Context, s sink, images []SaveImage, o *WriteOptions) 
 // image writes an image and returns its descriptors, one for each name.
 func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descriptor, error) {
 	descs := make([]ocispec.Descriptor, len(img.Layers))
+	put := w.layer
+	if img.ArtifactType != "" {
+		put = w.artifactBlob
+	}
 	for i := range img.Layers {
 		var err error
-		if descs[i], err = w.layer(ctx, &img.Layers[i]); err != nil {
+		if descs[i], err = put(ctx, &img.Layers[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -68,7 +76,7 @@ func (w *ociWriter) image(ctx context.Context, img *SaveImage) ([]ocispec.Descri
 	}
 	desc := ocispec.Descriptor{
 		MediaType: img.Desc.MediaType, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
-		Platform: img.Platform,
+		Platform: img.Platform, ArtifactType: img.ArtifactType,
 	}
 	if desc.MediaType == "" {
 		desc.MediaType = ocispec.MediaTypeImageManifest
@@ -137,6 +145,15 @@ func (w *ociWriter) layer(ctx context.Context, l *SaveLayer) (ocispec.Descriptor
 	return recompressed(l.Desc, desc), nil
 }
 
+// artifactBlob writes a blob of an artifact, which stays as it came.
+func (w *ociWriter) artifactBlob(ctx context.Context, l *SaveLayer) (ocispec.Descriptor, error) {
+	ok, err := w.asItCame(ctx, l)
+	if err == nil && !ok {
+		err = fmt.Errorf("blob %s: %w", l.Desc.Digest, layers.ErrBlobGone)
+	}
+	return l.Desc, err
+}
+
 // plain writes a layer uncompressed.
 func (w *ociWriter) plain(ctx context.Context, l *SaveLayer) (ocispec.Descriptor, error) {
 	if !w.written[l.DiffID] {
@@ -164,15 +181,15 @@ func (w *ociWriter) asItCame(ctx context.Context, l *SaveLayer) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("layer %s: %w", l.DiffID, err)
+		return false, fmt.Errorf("layer %s: %w", l.Desc.Digest, err)
 	}
 	defer b.Close()
 	if b.Size() != l.Desc.Size {
-		return false, fmt.Errorf("layer %s: blob %s: %w: it has %d bytes instead of %d", l.DiffID, l.Desc.Digest, ErrVerification, b.Size(), l.Desc.Size)
+		return false, fmt.Errorf("layer %s: %w: it has %d bytes instead of %d", l.Desc.Digest, ErrVerification, b.Size(), l.Desc.Size)
 	}
 	w.written[l.Desc.Digest] = true
 	if err := w.s.put(blobPath(l.Desc.Digest), b.Size(), b); err != nil {
-		return false, fmt.Errorf("layer %s: %w", l.DiffID, err)
+		return false, fmt.Errorf("layer %s: %w", l.Desc.Digest, err)
 	}
 	return true, nil
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -20,7 +19,7 @@ func WriteSkopeoDir(ctx context.Context, dir string, img SaveImage, o *WriteOpti
 		o = &WriteOptions{}
 	}
 	err = writeWholeDir(dir, nil, func(s *dirSink) error {
-		w := &ociWriter{s: hexSink{s}, o: o, written: make(map[digest.Digest]bool), anew: make(map[digest.Digest]ocispec.Descriptor)}
+		w := newOCIWriter(hexSink{s}, o)
 		descs, err := w.image(ctx, &img)
 		if err != nil {
 			return err
