@@ -40,7 +40,8 @@ func AddToDir(ctx context.Context, dir string, img SaveImage, o *WriteOptions) e
 		return err
 	}
 	defer os.RemoveAll(temp) // what is in it now nobody needs
-	s := &addSink{dirSink: dirSink{root: temp}, dir: dir}
+	s := &addSink{dirSink: newDirSink(ctx, temp), dir: dir}
+	defer s.close()
 	descs, err := newOCIWriter(s, o).image(ctx, &img)
 	if err != nil {
 		return err
@@ -48,7 +49,7 @@ func AddToDir(ctx context.Context, dir string, img SaveImage, o *WriteOptions) e
 	if err := s.publish(); err != nil {
 		return err
 	}
-	return addToIndex(dir, temp, descs)
+	return addToIndex(dir, s.dirSink, descs)
 }
 
 // lockLayout waits until nobody else of us adds to the layout.
@@ -69,7 +70,7 @@ func lockLayout(dir string) (*os.File, error) {
 
 // An addSink writes blobs that a layout does not have into a directory beside them.
 type addSink struct {
-	dirSink
+	*dirSink
 	dir   string
 	names []string // of what publish is to rename
 }
@@ -107,6 +108,9 @@ func (s *addSink) has(name string) bool {
 
 // publish gives the blobs their names.
 func (s *addSink) publish() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
 	blobs := filepath.Join(s.dir, "blobs", "sha256")
 	if err := os.MkdirAll(blobs, 0o777); err != nil {
 		return err
@@ -141,7 +145,8 @@ func readLayoutIndex(dir string) (*layoutIndex, error) {
 		return nil, err
 	}
 	x := &layoutIndex{}
-	if err := json.Unmarshal(raw, &x.fields); err == nil && x.fields["manifests"] != nil {
+	err = json.Unmarshal(raw, &x.fields)
+	if err == nil && x.fields["manifests"] != nil {
 		err = json.Unmarshal(x.fields["manifests"], &x.manifests)
 	}
 	if err != nil || x.fields == nil {
@@ -194,8 +199,8 @@ func withoutName(raw json.RawMessage, d ocispec.Descriptor) (json.RawMessage, er
 	return json.Marshal(fields)
 }
 
-// addToIndex replaces the index of a layout by one with more images.
-func addToIndex(dir, temp string, descs []ocispec.Descriptor) error {
+// addToIndex replaces the index of a layout by one with more images, through a sink.
+func addToIndex(dir string, s *dirSink, descs []ocispec.Descriptor) error {
 	x, err := readLayoutIndex(dir) // again: tools that know no lock may have added something
 	if err != nil {
 		return err
@@ -212,11 +217,10 @@ func addToIndex(dir, temp string, descs []ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	s := &dirSink{root: temp}
-	if err := putDocument(s, ocispec.ImageIndexFile, text); err != nil {
+	if err := errors.Join(putDocument(s, ocispec.ImageIndexFile, text), s.flush()); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(temp, ocispec.ImageIndexFile), filepath.Join(dir, ocispec.ImageIndexFile)); err != nil {
+	if err := os.Rename(filepath.Join(s.root, ocispec.ImageIndexFile), filepath.Join(dir, ocispec.ImageIndexFile)); err != nil {
 		return err
 	}
 	return syncDir(dir)
