@@ -9,11 +9,9 @@ import (
 	"hash"
 	"io"
 	"os"
-	"runtime/debug"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/blob"
@@ -171,21 +169,34 @@ func (b *LayerBlob) WriteTo(w io.Writer) (int64, error) {
 	}
 	hashed := make(chan error, 1)
 	go func() { hashed <- b.hashFile() }()
-	var n int64
-	var err error
+	n, err := b.copyFile(w)
+	if err == nil {
+		err = <-hashed
+	}
+	return n, err
+}
+
+// WriteUnverified is WriteTo for who compares the digest of what was written himself,
+// because that can be done at another time.
+func (b *LayerBlob) WriteUnverified(w io.Writer) (int64, error) {
+	if b.file == nil || b.n != 0 {
+		return b.WriteTo(w)
+	}
+	return b.copyFile(w)
+}
+
+// copyFile writes the file that is the blob; between files the kernel copies.
+func (b *LayerBlob) copyFile(w io.Writer) (n int64, err error) {
 	for err == nil {
 		if err = b.ctx.Err(); err != nil {
-			break
+			return n, err
 		}
 		var k int64
-		k, err = io.CopyN(w, b.file, 16*copyPiece)
+		k, err = io.CopyN(w, b.file, 8*copyPiece)
 		n += k
 	}
 	if err == io.EOF {
 		err = nil
-	}
-	if err == nil {
-		err = <-hashed
 	}
 	if err == nil && n != b.size {
 		err = fmt.Errorf("%w: blob %s has not the %d bytes that it should have; load its image again", ErrDamaged, b.digest, b.size)
@@ -193,44 +204,18 @@ func (b *LayerBlob) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// hashFile verifies the file that is the blob. It hashes what the kernel has of the
-// file, without a copy.
+// hashFile verifies the file that is the blob.
 func (b *LayerBlob) hashFile() error {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	for off := int64(0); off < b.size; off += hashWindow {
-		if err := b.ctx.Err(); err != nil {
-			return err
-		}
-		if err := b.hashPart(off, min(hashWindow, b.size-off)); err != nil {
-			return err
-		}
+	err := HashFile(b.ctx, b.hash, b.file, 0, b.size)
+	switch {
+	case b.ctx.Err() != nil:
+		return b.ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%w: blob %s is shorter than it should be, or cannot be read: %w; load its image again", ErrDamaged, b.digest, err)
 	}
 	if got := digest.NewDigest(digest.SHA256, b.hash); got != b.digest {
 		return fmt.Errorf("%w: blob %s comes out with the digest %s; load its image again", ErrDamaged, b.digest, got)
 	}
-	return nil
-}
-
-// hashWindow is how much of a file is mapped at once.
-const hashWindow = 8 << 20
-
-func (b *LayerBlob) hashPart(off, n int64) (err error) {
-	data, err := unix.Mmap(int(b.file.Fd()), off, int(n), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return fmt.Errorf("blob %s: %w", b.digest, err)
-	}
-	defer func() {
-		_ = unix.Munmap(data) // cannot fail for what Mmap returned
-		r := recover()
-		if _, fault := r.(interface{ Addr() uintptr }); fault {
-			err = fmt.Errorf("%w: blob %s is shorter than it should be, or cannot be read; load its image again", ErrDamaged, b.digest)
-		} else if r != nil {
-			panic(r)
-		}
-	}()
-	// In one go; an error, as from a kernel before 5.14, leaves it to the hashing.
-	_ = unix.Madvise(data, unix.MADV_POPULATE_READ)
-	b.hash.Write(data)
 	return nil
 }
 

@@ -18,6 +18,36 @@ import (
 // that is at fault gives ErrDamaged, after the bytes have been written. Into a pipe
 // (an *os.File) the contents of files go without being copied.
 func (l *Layer) WriteTar(ctx context.Context, w io.Writer) (err error) {
+	bodies := &wholeBodies{layerBodies: layerBodies{l}}
+	defer bodies.unmapAll()
+	return l.join(bodies, func(r *tarsplit.Reader) error {
+		v := newHashWriter(ctx, w, bodies)
+		_, err := r.WriteTo(v)
+		if err == nil {
+			err = v.drain()
+		}
+		got, hashErr := v.sum()
+		if err == nil && hashErr != nil {
+			err = fmt.Errorf("layer %s: %w: %w", l.DiffID, ErrDamaged, hashErr)
+		}
+		if err == nil && got != digest.Digest(l.DiffID) {
+			err = fmt.Errorf("%w: the tar came out with the digest %s, not %s; run `layerfs check`", ErrDamaged, got, l.DiffID)
+		}
+		return err
+	})
+}
+
+// WriteTarUnverified is WriteTar for who compares the digest of what was written himself,
+// because that can be done at another time.
+func (l *Layer) WriteTarUnverified(ctx context.Context, w io.Writer) error {
+	return l.join(layerBodies{l}, func(r *tarsplit.Reader) error {
+		_, err := r.WriteTo(&ctxWriter{ctx, w})
+		return err
+	})
+}
+
+// join calls fn with what puts the tar together out of bodies.
+func (l *Layer) join(bodies tarsplit.Bodies, fn func(*tarsplit.Reader) error) error {
 	f, _, err := l.openTar()
 	if err != nil {
 		return err
@@ -27,25 +57,11 @@ func (l *Layer) WriteTar(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	bodies := &wholeBodies{layerBodies: layerBodies{l}}
 	r, err := tarsplit.Open(f, info.Size(), bodies)
 	if err != nil {
 		return fmt.Errorf("%w: layer %s: split metadata: %w", ErrDamaged, l.DiffID, err)
 	}
-	v := newHashWriter(ctx, w, bodies)
-	_, err = r.WriteTo(v)
-	if err == nil {
-		err = v.drain()
-	}
-	got, hashErr := v.sum()
-	bodies.unmapAll()
-	if err == nil && hashErr != nil {
-		err = fmt.Errorf("layer %s: %w: %w", l.DiffID, ErrDamaged, hashErr)
-	}
-	if err == nil && got != digest.Digest(l.DiffID) {
-		err = fmt.Errorf("%w: the tar came out with the digest %s, not %s; run `layerfs check`", ErrDamaged, got, l.DiffID)
-	}
-	return err
+	return fn(r)
 }
 
 // wholeBodies gives the bodies of a layer for reading all of them once, in order:

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	joinBuffer = 1 << 20  // bytes that WriteTo writes at once
-	joinDirect = 64 << 10 // bodies in memory of at least this size are written from where they are
+	joinBuffer = 256 << 10 // bytes that WriteTo writes at once
+	joinDirect = 64 << 10  // bodies in memory of at least this size are written from where they are
 )
 
 var joinBuffers = sync.Pool{New: func() any { return new([joinBuffer]byte) }}
@@ -33,7 +33,7 @@ type joiner struct {
 	written int64
 }
 
-// WriteTo writes the whole stream to w, in pieces of 1 MiB or less. Bodies that
+// WriteTo writes the whole stream to w, in pieces of 256 KiB or less. Bodies that
 // are a [BytesBody] and not small are written without copying them. A [Swapper] is
 // lent the buffers.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {

@@ -50,9 +50,9 @@ type SaveLayer struct {
 	Desc ocispec.Descriptor
 	// Open returns the uncompressed tar. It is checked against DiffID and Size.
 	Open func() (io.ReadCloser, error)
-	// WriteTar, if set, is used instead of Open where the tar is wanted as it is. It
-	// checks by itself that it writes Size bytes with the digest DiffID.
-	WriteTar func(ctx context.Context, w io.Writer) error
+	// WriteTar, if set, is used instead of Open where the tar is wanted as it is. With
+	// verify it checks by itself that it writes Size bytes with the digest DiffID.
+	WriteTar func(ctx context.Context, w io.Writer, verify bool) error
 	// Blob returns the bytes that Desc names, for a layer that came compressed. Nil, and
 	// layers.ErrBlobGone, mean that they cannot be had any more.
 	Blob func(context.Context) (Blob, error)
@@ -117,7 +117,8 @@ func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, 
 	if len(images) == 0 {
 		return fmt.Errorf("%w to write", ErrNoImage)
 	}
-	s := newTarSink(w, o.TempDir)
+	s := newTarSink(ctx, w, o.TempDir)
+	defer s.check.close()
 	switch format {
 	case FormatDockerArchive:
 		if err := writeDocker(ctx, s, images); err != nil {
@@ -140,7 +141,8 @@ func Write(ctx context.Context, w io.Writer, format Format, images []SaveImage, 
 
 // A sink takes the files of an archive.
 type sink interface {
-	// put adds a file of size bytes. No name is put twice.
+	// put adds a file of size bytes. No name is put twice. What is checkable may turn out
+	// wrong only later, when all is there.
 	put(name string, size int64, from io.WriterTo) error
 	// temporary returns a file to write to until the size and the name are known.
 	temporary() (*os.File, error)
@@ -228,8 +230,16 @@ type tarOf struct {
 }
 
 // WriteTo implements io.WriterTo.
-func (t tarOf) WriteTo(w io.Writer) (int64, error) {
-	if err := t.l.WriteTar(t.ctx, w); err != nil {
+func (t tarOf) WriteTo(w io.Writer) (int64, error) { return t.write(w, true) }
+
+// WriteUnverified implements checkable.
+func (t tarOf) WriteUnverified(w io.Writer) (int64, error) { return t.write(w, false) }
+
+// Digest implements checkable.
+func (t tarOf) Digest() digest.Digest { return t.l.DiffID }
+
+func (t tarOf) write(w io.Writer, verify bool) (int64, error) {
+	if err := t.l.WriteTar(t.ctx, w, verify); err != nil {
 		return 0, fmt.Errorf("layer %s: %w", t.l.DiffID, err)
 	}
 	return t.l.Size, nil

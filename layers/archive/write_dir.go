@@ -23,7 +23,7 @@ func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptio
 	if len(images) == 0 {
 		return fmt.Errorf("%w to write", ErrNoImage)
 	}
-	return writeWholeDir(dir, []string{"blobs/sha256", "blobs"}, func(s *dirSink) error {
+	return writeWholeDir(ctx, dir, []string{"blobs/sha256", "blobs"}, func(s *dirSink) error {
 		return writeOCI(ctx, s, images, o)
 	})
 }
@@ -31,7 +31,7 @@ func WriteDir(ctx context.Context, dir string, images []SaveImage, o *WriteOptio
 // writeWholeDir has fill write the files of a directory that nobody knows, with the
 // directories subs in it, the deepest first, and gives it its name when all is on the
 // disk.
-func writeWholeDir(dir string, subs []string, fill func(s *dirSink) error) (err error) {
+func writeWholeDir(ctx context.Context, dir string, subs []string, fill func(s *dirSink) error) (err error) {
 	dir = filepath.Clean(dir)
 	if err := wantFree(dir); err != nil {
 		return err
@@ -41,13 +41,17 @@ func writeWholeDir(dir string, subs []string, fill func(s *dirSink) error) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
-	s := &dirSink{root: filepath.Join(temp, "layout")}
+	s := newDirSink(ctx, filepath.Join(temp, "layout"))
+	defer s.close()
 	for _, d := range append(subs, ".") {
 		if err := os.MkdirAll(filepath.Join(s.root, d), 0o777); err != nil {
 			return err
 		}
 	}
 	if err := fill(s); err != nil {
+		return err
+	}
+	if err := s.flush(); err != nil {
 		return err
 	}
 	for _, d := range append(subs, ".") {
@@ -76,10 +80,35 @@ func wantFree(path string) error {
 	return nil
 }
 
-// A dirSink writes files below a directory that nobody else knows.
+// A dirSink writes files below a directory that nobody else knows. They have their names
+// after flush.
 type dirSink struct {
-	root string
-	temp int // files made so far
+	root    string
+	temp    int // files made so far
+	check   *checker
+	pending []pendingFile
+}
+
+// A pendingFile is a file that is written, but perhaps not checked.
+type pendingFile struct {
+	f    *os.File
+	name string
+}
+
+// maxPending limits the files that are open.
+const maxPending = 64
+
+func newDirSink(ctx context.Context, root string) *dirSink {
+	return &dirSink{root: root, check: newChecker(ctx)}
+}
+
+// close gives up what is pending.
+func (s *dirSink) close() {
+	s.check.close()
+	for _, p := range s.pending {
+		p.f.Close() // nobody will read it
+	}
+	s.pending = nil
 }
 
 func (s *dirSink) put(name string, size int64, from io.WriterTo) error {
@@ -87,15 +116,20 @@ func (s *dirSink) put(name string, size int64, from io.WriterTo) error {
 	if err != nil {
 		return err
 	}
-	n, err := from.WriteTo(f)
+	var n int64
+	if c, ok := from.(checkable); ok {
+		n, err = s.check.write(f, c, size)
+	} else {
+		n, err = from.WriteTo(f)
+	}
 	if err == nil && n != size {
 		err = fmt.Errorf("%s: %w: it has %d bytes instead of %d", name, ErrVerification, n, size)
 	}
-	if err != nil {
-		f.Close()
-		return err
+	s.pending = append(s.pending, pendingFile{f, name}) // also after an error: it may be being checked
+	if err == nil && len(s.pending) >= maxPending {
+		err = s.flush()
 	}
-	return s.adopt(name, n, f)
+	return err
 }
 
 func (s *dirSink) temporary() (*os.File, error) {
@@ -104,10 +138,29 @@ func (s *dirSink) temporary() (*os.File, error) {
 }
 
 func (s *dirSink) adopt(name string, _ int64, f *os.File) error {
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	s.pending = append(s.pending, pendingFile{f, name})
+	if len(s.pending) >= maxPending {
+		return s.flush()
+	}
+	return nil
+}
+
+// flush waits until all files are right and on the disk, and gives them their names.
+func (s *dirSink) flush() error {
+	if err := s.check.wait(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(s.root, filepath.FromSlash(name)))
+	for len(s.pending) > 0 {
+		p := s.pending[0]
+		s.pending = s.pending[1:]
+		if err := errors.Join(p.f.Sync(), p.f.Close()); err != nil {
+			return err
+		}
+		if err := os.Rename(p.f.Name(), filepath.Join(s.root, filepath.FromSlash(p.name))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // syncDir makes the names in a directory durable. Some file systems cannot, and

@@ -18,13 +18,16 @@ func WriteSkopeoDir(ctx context.Context, dir string, img SaveImage, o *WriteOpti
 	if o == nil {
 		o = &WriteOptions{}
 	}
-	err = writeWholeDir(dir, nil, func(s *dirSink) error {
+	err = writeWholeDir(ctx, dir, nil, func(s *dirSink) error {
 		w := newOCIWriter(hexSink{s}, o)
 		descs, err := w.image(ctx, &img)
 		if err != nil {
 			return err
 		}
 		desc = descs[0]
+		if err := s.flush(); err != nil {
+			return err
+		}
 		if err := os.Rename(filepath.Join(s.root, desc.Digest.Encoded()), filepath.Join(s.root, manifestFile)); err != nil {
 			return err
 		}

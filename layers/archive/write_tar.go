@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -15,15 +16,18 @@ import (
 type tarSink struct {
 	w    io.Writer
 	file *os.File // w, when it is a file that can be sent on its way to the disk
-	sent int64    // how much of it was
+	back bool     // file can be read back
+	sent int64    // how much of it was sent on its way
 	temp string
+
+	check *checker
 }
 
-func newTarSink(w io.Writer, temp string) *tarSink {
-	s := &tarSink{w: w, temp: temp}
+func newTarSink(ctx context.Context, w io.Writer, temp string) *tarSink {
+	s := &tarSink{w: w, temp: temp, check: newChecker(ctx)}
 	if f, ok := w.(*os.File); ok {
 		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
-			s.file = f
+			s.file, s.back = f, canCheck(f)
 		}
 	}
 	return s
@@ -39,7 +43,7 @@ func (s *tarSink) put(name string, size int64, from io.WriterTo) error {
 	if err := s.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
 		return err
 	}
-	n, err := from.WriteTo(s.w)
+	n, err := s.content(size, from)
 	if err != nil {
 		return err
 	}
@@ -53,13 +57,26 @@ func (s *tarSink) put(name string, size int64, from io.WriterTo) error {
 	return nil
 }
 
+// content writes what a member holds.
+func (s *tarSink) content(size int64, from io.WriterTo) (int64, error) {
+	if c, ok := from.(checkable); ok && s.back {
+		return s.check.write(s.file, c, size)
+	}
+	return from.WriteTo(s.w)
+}
+
 func (s *tarSink) pad(n int64) error {
 	_, err := s.w.Write(make([]byte, n))
 	return err
 }
 
-// end writes the end of the archive.
-func (s *tarSink) end() error { return s.pad(2 * blockSize) }
+// end writes the end of the archive and waits until all of it is verified.
+func (s *tarSink) end() error {
+	if err := s.pad(2 * blockSize); err != nil {
+		return err
+	}
+	return s.check.wait()
+}
 
 // startWriteback has the kernel write what was added to the disk, while more is
 // added. It promises nothing.
