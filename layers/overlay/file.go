@@ -322,18 +322,55 @@ func (f *FS) CopyRange(from ID, fromOff int64, to ID, toOff, length int64, killP
 		return f.copyRangeBelow(from, fromOff, dstFd, toOff, length)
 	}
 	defer f.fds.unpin(src)
-	n, err := unix.CopyFileRange(srcFd, &fromOff, dstFd, &toOff, int(length), 0)
-	return int64(n), err
+	err = f.slow(func() error {
+		n, err := unix.CopyFileRange(srcFd, &fromOff, dstFd, &toOff, int(length), 0)
+		length = int64(n)
+		return err
+	})
+	return max(length, 0), err
 }
 
-// copyRangeBelow copies at most one buffer; the caller asks for the rest.
+// copyRangeBelow may copy less than is asked for; the caller asks for the rest.
 func (f *FS) copyRangeBelow(from ID, off int64, fd int, to, length int64) (int64, error) {
-	buf := make([]byte, min(length, copyBuffer))
-	data, err := f.readBelow(from, buf, off)
+	l, err := f.belowOf(from)
 	if err != nil {
 		return 0, err
 	}
-	return int64(len(data)), writeAll(fd, data, to)
+	a, err := f.below.Attr(l)
+	if err != nil || off >= a.Size {
+		return 0, err
+	}
+	length = min(length, a.Size-off)
+	if b, ok := f.layers[l.Layer].Bytes(l.Ino, off, length); ok {
+		return int64(len(b)), writeAll(fd, b, to)
+	}
+	err = f.slow(func() (err error) {
+		length, err = f.copyRangeOf(l, off, fd, to, length)
+		return err
+	})
+	return length, err
+}
+
+// copyRangeOf lets the host copy a part of a file of the store, or copies at most one buffer.
+func (f *FS) copyRangeOf(l union.Node, off int64, fd int, to, length int64) (int64, error) {
+	layer := f.layers[l.Layer]
+	body, ok, err := layer.OpenBody(l.Ino)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		defer body.Close() // it was only read
+		in, out := off, to
+		if n, err := unix.CopyFileRange(int(body.Fd()), &in, fd, &out, int(length), 0); err == nil && n > 0 {
+			return int64(n), nil
+		}
+	}
+	buf := make([]byte, min(length, copyBuffer))
+	n, err := layer.ReadAt(l.Ino, buf, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return int64(n), writeAll(fd, buf[:n], to)
 }
 
 // Readlink returns the target of a symbolic link.
