@@ -74,7 +74,12 @@ func (ov *Overlay) mount(store *layers.Store, c *layers.Container, o *Options, s
 		return err
 	}
 	if len(c.Layers) > 0 {
-		lower, err := MountImage(store, string(c.Image), below, o)
+		var alone Options
+		if o != nil {
+			alone = *o
+		}
+		alone.hidden = true
+		lower, err := MountImage(store, string(c.Image), below, &alone)
 		if err != nil {
 			return fmt.Errorf("image of container %s: %w", c.Name(), err)
 		}

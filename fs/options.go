@@ -51,6 +51,8 @@ type Options struct {
 	Extra []string
 	// Workers is the number of threads that answer requests; 0 lets the package choose.
 	Workers int
+	// hidden: the mount is what the kernel's overlayfs reads, and nobody else sees it.
+	hidden bool
 	// Logger gets what happens while nobody waits for a result; nil means slog.Default().
 	Logger *slog.Logger
 }
