@@ -36,7 +36,9 @@ type fileSystem struct {
 	backing  *passthrough // nil without the option
 	reported reported
 	walker   walker
-	splits   splitFiles
+
+	following following
+	splits    splitFiles
 
 	layerBlobs blobFiles
 	docker     atomic.Pointer[dockerTar] // the one read last
@@ -187,7 +189,11 @@ func (f *fileSystem) Read(node uint64, buf []byte, off int64) ([]byte, syscall.E
 	if l == nil {
 		return nil, syscall.ESTALE
 	}
-	return f.readFile(l, tree.Ino(number), buf, off)
+	data, errno := f.readFile(l, tree.Ino(number), buf, off)
+	if off == 0 && errno == 0 {
+		f.following.reached(f, s, node)
+	}
+	return data, errno
 }
 
 // readGroup reads a file of a group of hard links.

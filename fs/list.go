@@ -102,6 +102,9 @@ func (f *fileSystem) listView(v *view, number uint32, out *wire.Dir) syscall.Err
 			return 0
 		}
 	}
+	if out.Plus && !lean && out.Offset == dotCount {
+		f.following.listed(v, st, number, l)
+	}
 	for i := out.Offset - dotCount; i < uint64(l.Len()); i++ {
 		more, err := f.addFile(v, st, l, int(i), lean, out)
 		if err != nil {

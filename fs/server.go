@@ -211,6 +211,7 @@ func (s *Server) attach(device *os.File, set *settings) error {
 			s.fs.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
 		},
 	})
+	s.fs.conn = s.conn
 	if set.passthrough {
 		s.fs.backing = &passthrough{conn: s.conn, files: map[uint64]*backing{}}
 	}

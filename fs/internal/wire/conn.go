@@ -56,6 +56,7 @@ type Conn struct {
 	panics  atomic.Uint64
 	probe   prober
 	crew    crew // of a writable connection
+	beside  beside
 	started sync.Once
 	done    chan struct{}
 	err     error // why the workers ended; valid after done
@@ -163,6 +164,7 @@ func (c *Conn) serve() {
 		wg.Go(func() { errs[i] = w.run() })
 	}
 	wg.Wait()
+	c.beside.wg.Wait()
 	for _, err := range errs {
 		if !errors.Is(err, errUnmounted) {
 			c.err = err
@@ -209,10 +211,16 @@ func (c *Conn) read(buf []byte) (int, error) {
 // can reach is unused from then on. It must not be called from a handler.
 func (c *Conn) Quiesce() {
 	for _, w := range c.workers {
-		was := w.busy.Load()
-		for pause := time.Microsecond; was&1 == 1 && w.busy.Load() == was; pause = min(2*pause, 10*time.Millisecond) {
-			time.Sleep(pause)
-		}
+		passes(&w.busy)
+	}
+	passes(&c.beside.busy) // what a request has begun, so after those
+}
+
+// passes returns when what is being done now is done. A counter of work is odd while something is being done.
+func passes(busy *atomic.Uint64) {
+	was := busy.Load()
+	for pause := time.Microsecond; was&1 == 1 && busy.Load() == was; pause = min(2*pause, 10*time.Millisecond) {
+		time.Sleep(pause)
 	}
 }
 

@@ -48,12 +48,34 @@ func (c *Conn) NotifyPrune(nodes []uint64) error {
 	return c.notify(&m, fuse.NOTIFY_PRUNE, int(unsafe.Sizeof(*e)), unsafe.Slice((*byte)(unsafe.Pointer(&nodes[0])), 8*len(nodes)))
 }
 
+// Store gives the kernel the beginning of the content of a file that it has not asked for. It reports whether the
+// kernel knows the node. The kernel waits until nobody else reads that part of the file, so a handler must not call it.
+func (c *Conn) Store(node uint64, data []byte) (known bool, err error) {
+	m := notification{}
+	e := (*fuse.NotifyStoreOut)(unsafe.Pointer(&m.body[0]))
+	*e = fuse.NotifyStoreOut{Nodeid: node, Size: uint32(len(data))}
+	errno := c.send(&m, fuse.NOTIFY_STORE_CACHE, int(unsafe.Sizeof(*e)), data)
+	if errno == syscall.ENOENT {
+		return false, nil
+	}
+	return errno == 0, errnoErr(errno)
+}
+
 // NotifyResend asks the kernel to send again what it has sent and got no answer to, after a process took over.
 func (c *Conn) NotifyResend() error {
 	return c.notify(&notification{}, fuse.NOTIFY_RESEND, 0, nil)
 }
 
 func (c *Conn) notify(m *notification, code int32, size int, text []byte) error {
+	switch e := c.send(m, code, size, text); e {
+	case 0, syscall.ENOENT, syscall.ENOTDIR, syscall.ENOTCONN, syscall.ENODEV:
+		return nil // unknown to the kernel, or nobody is left to tell
+	default:
+		return e
+	}
+}
+
+func (c *Conn) send(m *notification, code int32, size int, text []byte) syscall.Errno {
 	m.OutHeader = fuse.OutHeader{Length: uint32(outHeaderSize + size + len(text)), Status: -code}
 	iov := []syscall.Iovec{{Base: (*byte)(unsafe.Pointer(m)), Len: uint64(outHeaderSize + size)}}
 	if len(text) > 0 {
@@ -62,10 +84,6 @@ func (c *Conn) notify(m *notification, code int32, size int, text []byte) error 
 	_, _, e := syscall.Syscall(syscall.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 	runtime.KeepAlive(m)
 	runtime.KeepAlive(text)
-	switch e {
-	case 0, syscall.ENOENT, syscall.ENOTDIR, syscall.ENOTCONN, syscall.ENODEV:
-		return nil // unknown to the kernel, or nobody is left to tell
-	}
 	return e
 }
 
