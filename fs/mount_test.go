@@ -248,7 +248,8 @@ func walk(t testing.TB, dir string, read bool) (entries int) {
 	return entries
 }
 
-// TestMountedSecondWalk wants the kernel to need nobody for a second walk, reading included.
+// TestMountedSecondWalk wants the kernel to need nobody for a second walk, reading included. A kernel that takes memory
+// back at leisure (DAMON) may have forgotten some files, which it then asks for again: the walk is repeated.
 func TestMountedSecondWalk(t *testing.T) {
 	st := newStore(t)
 	load(t, st, newImage(t, "me", wideLayer(t, 20, 300), wideLayer(t, 3, 10)), "wide:1")
@@ -257,14 +258,23 @@ func TestMountedSecondWalk(t *testing.T) {
 	if n := walk(t, root, true); n != 1+20+20*300 {
 		t.Errorf("%d entries", n)
 	}
-	before := s.Stats().Requests
-	walk(t, root, true)
-	os.Stat(filepath.Join(root, "d01/file-0001"))
-	after := s.Stats().Requests
-	for op, n := range after {
-		if op != "forget" && op != "batch_forget" && n != before[op] {
-			t.Errorf("%d %s requests on the second walk", n-before[op], op)
+	var needed []string
+	for range 5 {
+		needed = nil
+		before := s.Stats().Requests
+		walk(t, root, true)
+		os.Stat(filepath.Join(root, "d01/file-0001"))
+		for op, n := range s.Stats().Requests {
+			if op != "forget" && op != "batch_forget" && n != before[op] {
+				needed = append(needed, fmt.Sprintf("%d %s requests", n-before[op], op))
+			}
 		}
+		if len(needed) != 1 || !strings.HasSuffix(needed[0], " read requests") {
+			break
+		}
+	}
+	if len(needed) > 0 {
+		t.Errorf("the second walk and those after it need %v", needed)
 	}
 }
 
