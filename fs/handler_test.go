@@ -51,6 +51,9 @@ func TestNoAllocations(t *testing.T) {
 	var attr fuse.AttrOut
 	d := wire.NewDir(buf, 0, true)
 	name, absent, etc := []byte("sh"), []byte("nothing"), []byte("etc")
+	link := walkTo(t, f, rootfs+"/bin").NodeId
+	images, host := walkTo(t, f, "images").NodeId, []byte("docker.io")
+	capability := []byte("security.capability")
 	for what, fn := range map[string]func(){
 		"lookup":        func() { f.Lookup(bin, name, &entry) },
 		"lookup merged": func() { f.Lookup(root, etc, &entry) },
@@ -60,6 +63,10 @@ func TestNoAllocations(t *testing.T) {
 		"read":          func() { f.Read(sh, buf[:4096], 0) },
 		"read large":    func() { f.Read(large, buf[:131072], 4096) },
 		"forget":        func() { f.Forget(bin, 0) },
+		"readlink":      func() { f.Readlink(link) },
+		"getxattr":      func() { f.GetXattr(sh, capability) },
+		"listxattr":     func() { f.ListXattr(sh, buf) },
+		"lookup image":  func() { f.Lookup(images, host, &entry) },
 	} {
 		fn()
 		if n := testing.AllocsPerRun(100, fn); n != 0 {
