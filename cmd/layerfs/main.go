@@ -33,6 +33,9 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 	e := &env{stdin: stdin, stdout: stdout, stderr: stderr}
 	app := newApp(e)
+	if dir := os.Getenv(profileVariable); dir != "" {
+		defer profile(dir, verbOf(args, func(name string) bool { return app.Command(name) != nil }), stderr)()
+	}
 	err := app.RunContext(ctx, arrange(app, args))
 	if err == nil {
 		return exitOK
