@@ -26,6 +26,7 @@ type DB struct {
 	path     string
 	timeout  time.Duration
 	readOnly bool
+	boot     string
 }
 
 // New returns the index at path, which need not exist: reading an absent index is
@@ -44,6 +45,22 @@ func NewReadOnly(path string, timeout time.Duration) *DB {
 	db := New(path, timeout)
 	db.readOnly = true
 	return db
+}
+
+// SetBoot says in which boot of the machine the index is used; without it, or with "",
+// the kernel is asked. It is called before the index is used.
+func (db *DB) SetBoot(id string) { db.boot = id }
+
+// bootID identifies the present boot; it is "" where nobody knows.
+func (db *DB) bootID() string {
+	if db.boot != "" {
+		return db.boot
+	}
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
 }
 
 // Path returns the path of index.db.

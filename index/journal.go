@@ -22,7 +22,8 @@ import (
 // what the index is rebuilt from when index.db is lost or damaged. The index is
 // what counts: a change is written down after it is committed, and when a writer
 // finds that the last line is not of the generation before his own, because
-// somebody was killed between the two, he writes a new base.
+// somebody was killed between the two, he writes a new base. So does the first writer
+// after a boot: lines are not waited for, and a power failure may have torn any of them.
 //
 //	layerfs journal 1 <16 hex digits: where the base ends>
 //	<JSON of an entry> <16 hex digits: generation> <8 hex digits: CRC-32C of what is before it>
@@ -45,6 +46,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type entry struct {
 	Slots   map[string]uint64 `json:"slots"` // the last ones given
 	Changes []change          `json:"changes"`
+	Boot    string            `json:"boot"` // of the machine, when the line was written; the last field
 }
 
 // A change of one record. Value is the JSON text of the record, or the bytes of
@@ -94,8 +96,8 @@ func journalValue(bucket, raw []byte) json.RawMessage {
 // is not an error of the change, which is committed; the next writer makes it good.
 //
 // A line is on its way to the disk when record returns, but not waited for: only a
-// power failure that takes the index with it can lose a line, of the last seconds,
-// and a sync more would make every small change half as slow again.
+// power failure can lose a line, of the last seconds, and a sync more would make every
+// small change half as slow again.
 func (db *DB) record(b *bolt.DB, tx *Tx) {
 	if !tx.visible {
 		return
@@ -103,7 +105,7 @@ func (db *DB) record(b *bolt.DB, tx *Tx) {
 	f, err := os.OpenFile(db.journalPath(), os.O_RDWR|os.O_APPEND, 0)
 	if err == nil {
 		defer f.Close()
-		if appendable(f, tx.generation-1) && writeEntry(f, &entry{tx.slots, tx.changes}, tx.generation) == nil {
+		if appendable(f, tx.generation-1, db.bootID()) && writeEntry(f, &entry{tx.slots, tx.changes, db.bootID()}, tx.generation) == nil {
 			_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 			return
 		}
@@ -117,14 +119,15 @@ func (db *DB) record(b *bolt.DB, tx *Tx) {
 	})
 }
 
-// appendable reports whether the journal ends with the generation and is not too
-// long.
-func appendable(f *os.File, generation uint64) bool {
+// appendable reports whether the journal ends with the generation, was last written
+// since the machine has booted, and is not too long.
+func appendable(f *os.File, generation uint64, boot string) bool {
+	wrote := bootSuffix(boot)
 	info, err := f.Stat()
-	if err != nil || info.Size() < int64(journalHeaderLen) {
+	if err != nil || info.Size() < int64(journalHeaderLen+len(wrote)+journalTailLen) {
 		return false
 	}
-	head, tail := make([]byte, journalHeaderLen), make([]byte, journalTailLen)
+	head, tail := make([]byte, journalHeaderLen), make([]byte, len(wrote)+journalTailLen)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return false
 	}
@@ -132,11 +135,21 @@ func appendable(f *os.File, generation uint64) bool {
 	if err != nil || info.Size()-base > max(journalSlack, journalFactor*base) {
 		return false
 	}
-	if _, err := f.ReadAt(tail, info.Size()-int64(journalTailLen)); err != nil {
+	if _, err := f.ReadAt(tail, info.Size()-int64(len(tail))); err != nil {
+		return false
+	}
+	tail, ok := bytes.CutPrefix(tail, wrote)
+	if !ok {
 		return false
 	}
 	got, _, err := parseTail(tail)
 	return err == nil && got == generation
+}
+
+// bootSuffix ends the JSON of a line that was written during this boot.
+func bootSuffix(boot string) []byte {
+	text, _ := json.Marshal(boot) // of a string
+	return fmt.Appendf(nil, `"boot":%s}`, text)
 }
 
 // refuseOlder returns ErrDamaged when the journal knows changes that are not in the
@@ -213,7 +226,7 @@ func (db *DB) writeBase(tx *Tx) (err error) {
 	}()
 	w := bufio.NewWriterSize(f, 256<<10)
 	fmt.Fprintf(w, journalHeader, 0)
-	if err := tx.writeAll(w); err != nil {
+	if err := tx.writeAll(w, db.bootID()); err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {
@@ -236,8 +249,8 @@ func (db *DB) writeBase(tx *Tx) (err error) {
 }
 
 // writeAll writes all records as entries.
-func (tx *Tx) writeAll(w io.Writer) error {
-	e := entry{Slots: tx.lastSlots()}
+func (tx *Tx) writeAll(w io.Writer, boot string) error {
+	e := entry{Slots: tx.lastSlots(), Boot: boot}
 	flush := func() error {
 		err := writeEntry(w, &e, tx.Generation())
 		e.Changes = e.Changes[:0]
@@ -277,6 +290,8 @@ type Journal struct {
 	places     map[journalKey]journalPlace
 	slots      map[string]uint64
 	generation uint64
+	boot       string // in which the last readable line was written
+	baseLost   bool   // something of the base cannot be read
 	// Whole says that the base and the order of the changes are complete; Lost are
 	// lines that cannot be read.
 	Whole bool
@@ -319,12 +334,13 @@ func (j *Journal) read() error {
 	}
 	base, err := parseJournalHeader(head)
 	if err != nil {
-		j.Whole, base = false, 0
+		j.Whole, j.baseLost, base = false, true, 0
 	}
 	for off := int64(len(head)); ; {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) && len(line) == 0 {
-			j.Whole = j.Whole && off >= base && j.Lost == 0
+			j.baseLost = j.baseLost || off < base
+			j.Whole = j.Whole && !j.baseLost && j.Lost == 0
 			return nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -335,6 +351,7 @@ func (j *Journal) read() error {
 			// the index, but nobody was told so.
 			if line[len(line)-1] == '\n' || off < base {
 				j.Lost++
+				j.baseLost = j.baseLost || off < base
 			}
 		}
 		off += int64(len(line))
@@ -355,7 +372,7 @@ func (j *Journal) line(line []byte, off int64) bool {
 	if json.Unmarshal(line[:n], &e) != nil {
 		return false
 	}
-	j.generation = max(j.generation, generation)
+	j.generation, j.boot = max(j.generation, generation), e.Boot
 	for name, slot := range e.Slots {
 		j.slots[name] = max(j.slots[name], slot)
 	}

@@ -234,3 +234,52 @@ func TestJournalGetsShorter(t *testing.T) {
 	}
 	wantSound(t, db)
 }
+
+// TestJournalTorn: a power failure may leave any line after the base torn, because
+// lines are not waited for. The first writer of the next boot makes that good, and a
+// check before him takes no offence; of a torn base, which was waited for, it does.
+func TestJournalTorn(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		inBase, sameBoot bool
+		problems         int
+	}{{"line", false, false, 0}, {"line, without a power failure", false, true, 1}, {"base", true, false, 1}} {
+		db := open(t)
+		mustUpdate(t, db, sample)
+		base := len(readFile(t, db.journalPath()))
+		for i := range 3 {
+			mustUpdate(t, db, func(tx *Tx) error {
+				return tx.PutLayer(Layer{DiffID: digest.FromString(fmt.Sprint(i)), Created: epoch})
+			})
+		}
+		torn, at := readFile(t, db.journalPath()), base+30
+		if c.inBase {
+			at = journalHeaderLen + 30
+		}
+		clear(torn[at : at+10])
+		if err := os.WriteFile(db.journalPath(), torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !c.sameBoot {
+			db.SetBoot("the next one")
+		}
+		if problems, err := db.Verify(t.Context()); err != nil || len(problems) != c.problems {
+			t.Errorf("%s: %v, %v", c.name, problems, err)
+		}
+		mustUpdate(t, db, func(tx *Tx) error { return tx.PutLayer(Layer{DiffID: digest.FromString("after"), Created: epoch}) })
+		j, err := db.OpenJournal()
+		if err != nil || j.Whole == c.sameBoot {
+			t.Errorf("%s: after a change: whole %v, %v", c.name, j.Whole, err)
+		}
+		j.Close()
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
