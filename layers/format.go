@@ -92,10 +92,10 @@ func writeFormat(d *disk.Disk, root string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.WriteFile(formatCopy(root), append(raw, '\n'), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.WriteNew(formatCopy(root), append(raw, '\n'), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	err = d.WriteFile(filepath.Join(root, "format"), append(raw, '\n'), 0o600)
+	err = d.WriteNew(filepath.Join(root, "format"), append(raw, '\n'), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil // another process has just made the same store
 	}

@@ -33,6 +33,9 @@ type Options struct {
 	Additional []string
 	// Disk is the way to the disk; nil means the disk itself. Tests put faults here.
 	Disk *disk.Disk
+	// Boot identifies the present boot of the machine; without it the kernel is asked.
+	// Tests of power failures boot here.
+	Boot string
 }
 
 // A Store is an open store. Its methods may be called from any number of
@@ -82,6 +85,7 @@ func Open(root string, o *Options) (*Store, error) {
 	if o.ReadOnly {
 		s.index.DB = index.NewReadOnly(s.index.Path(), timeout)
 	}
+	s.index.SetBoot(o.Boot)
 	for _, dir := range o.Additional {
 		s.additional = append(s.additional, &additional{root: filepath.Clean(dir), s: s})
 	}
@@ -119,7 +123,7 @@ func (s *Store) openError(err error) error {
 // create makes an empty store. It refuses a directory with foreign content, so
 // that a mistyped --root does not spread a store over somebody's home.
 func (s *Store) create() error {
-	if err := os.MkdirAll(s.root, 0o700); err != nil {
+	if err := s.makeRoot(); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(s.root)
@@ -140,6 +144,28 @@ func (s *Store) create() error {
 		return err
 	}
 	return writeFormat(s.disk, s.root)
+}
+
+// makeRoot makes the directory of the store, and the way to it durable: a store whose
+// own name is lost with the power is lost with all that was acknowledged.
+func (s *Store) makeRoot() error {
+	var made []string // directories that get a new name
+	for dir := s.root; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, filepath.Dir(dir))
+	}
+	if err := s.disk.MkdirAll(s.root, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range made {
+		// A directory that may be written but not read cannot be synced.
+		if err := s.disk.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ownName tells the names that a creation may have left behind when it was killed,
