@@ -24,7 +24,7 @@ GOFUMPT      := $(TOOLS)/gofumpt-v0.12.0
 # Static: the binary runs on any Linux, and the user database is read by Go.
 export CGO_ENABLED ?= 0
 
-.PHONY: all build install check test test-race test-fuse soak fuzz bench lint fmt demo demo-clean clean help
+.PHONY: all build install check test test-race test-fuse test-faults soak fuzz bench lint fmt demo demo-clean clean help
 
 all: build
 
@@ -51,6 +51,13 @@ test-fuse: ## the tests that mount; a missing device is a failure
 soak: ## random work of many processes in mounts for SOAKTIME (15m) as root, and as a user
 	LAYERFS_TEST_SOAK=$(SOAKTIME) LAYERFS_TEST_SOAK_KILL=$(SOAKKILL) \
 		go test -timeout 0 -count=1 -v -run '^TestSoak$$' ./internal/mounttest
+
+# What goes wrong below a store: disks that refuse, kills, power failures. FAULTS is how
+# many places are tried for each operation and trouble, or "all" of them.
+FAULTS ?= 40
+test-faults: ## many faults, kills and power failures, as root; FAULTS=all takes an hour
+	LAYERFS_TEST_FAULTS=$(FAULTS) LAYERFS_TEST_REQUIRE=$${LAYERFS_TEST_REQUIRE:+$$LAYERFS_TEST_REQUIRE,}fuse,root \
+		go test -timeout 2h -count=1 -v ./internal/faultfs ./internal/faulttest
 
 # go test fuzzes one target at a time.
 fuzz: ## every fuzz target for FUZZTIME (30s)

@@ -55,6 +55,8 @@ var allowed = map[string][]string{
 	"fs/internal/mount":   {},
 	"fs/internal/wire":    {},
 	// For tests only; see TestNoTestCodeInProduct.
+	"internal/faultfs":      {},
+	"internal/faulttest":    {"..."},
 	"internal/registrytest": {"internal/testenv"},
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
@@ -115,7 +117,7 @@ func TestOffline(t *testing.T) {
 // A test helper must not get into the product.
 func TestNoTestCodeInProduct(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/layerfs") {
-		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") || strings.HasSuffix(dep, "/strace") {
+		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") || strings.HasSuffix(dep, "/strace") || strings.HasSuffix(dep, "/faultfs") {
 			t.Errorf("the command depends on %s", dep)
 		}
 	}
