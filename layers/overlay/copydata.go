@@ -47,15 +47,16 @@ func (f *FS) completeCopy(n *node, how extent) error {
 		return err
 	}
 	if how != noContent {
-		if err := f.keepingCaps(n, at, func() error { return f.copyContent(fd, n.lower, st.Size) }); err != nil {
+		err := f.keepingCaps(n, at, func() error { return f.copyContent(fd, n.lower, st.Size) })
+		if err = errors.Join(err, at.SetTimes(st.Atim, st.Mtim)); err == nil {
+			// The mark must not be gone before the content is there.
+			err = unix.Fsync(fd)
+		}
+		if err != nil {
+			// It stays a metacopy, and takes no space.
+			_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, st.Size)
+			_ = at.SetTimes(st.Atim, st.Mtim)
 			return plainErrno("copy up", err)
-		}
-		if err := at.SetTimes(st.Atim, st.Mtim); err != nil {
-			return err
-		}
-		// The mark must not be gone before the content is there.
-		if err := unix.Fsync(fd); err != nil {
-			return err
 		}
 	} else if err := unix.Ftruncate(fd, 0); err != nil {
 		return err

@@ -115,11 +115,13 @@ func (f *FS) nowUp(n *node, e upper.Entry, parent *node, name string) {
 	n.place.Unlock()
 	f.setHost(n, e.HostIno)
 	n.metacopy.Store(e.Metacopy)
+	n.unsynced.Store(true)
 	n.up.Store(true)
 }
 
 // keepingTimes calls fn, which puts something into a directory that was not changed
-// as far as its users can see.
+// as far as its users can see. When fn has done it, it is done: a time that cannot be put
+// back then is no error of it.
 func (f *FS) keepingTimes(dir int, fn func() error) error {
 	at := upper.At{Dir: dir}
 	st, err := at.Stat()
@@ -129,7 +131,8 @@ func (f *FS) keepingTimes(dir int, fn func() error) error {
 	if err := fn(); err != nil {
 		return err
 	}
-	return at.SetTimes(st.Atim, st.Mtim)
+	_ = at.SetTimes(st.Atim, st.Mtim)
+	return nil
 }
 
 // copyUp returns the node of something that is no directory, up and with as much of
@@ -184,27 +187,38 @@ func (f *FS) copyFile(n *node, how extent) error {
 func (f *FS) publish(n *node, temp upper.At, e upper.Entry, names []lowerName) error {
 	var parent *node
 	var name string
-	for _, l := range names {
+	var given []place
+	moved := false // the last name is the copy itself, so that no link is left over
+	for i, l := range names {
 		p, err := f.upDir(f.dirID(l.dir))
 		if err == unix.ENOENT {
 			continue
 		}
 		if err == nil {
-			err = f.putName(p, l.name, temp, len(names) == 1)
+			moved = i == len(names)-1
+			err = f.putName(p, l.name, temp, moved)
+		}
+		if err != nil {
+			moved = false
 		}
 		if err == unix.EEXIST {
 			continue // it was removed, or is something else by now
 		}
 		if err != nil {
-			f.discard(temp)
+			if f.takeBack(temp, e.HostIno, given) != nil {
+				// It is up where it has names; those that are below lead to it as well, and
+				// the next Open makes them, because the copy stays where it is.
+				f.nowUp(n, e, parent, name)
+			}
 			return err
 		}
 		parent, name = p, l.name
+		given = append(given, place{p, name})
 	}
 	if parent == nil {
 		return f.publishNameless(n, temp, e)
 	}
-	if len(names) > 1 {
+	if !moved {
 		f.discard(temp)
 	}
 	f.nowUp(n, e, parent, name)
@@ -212,15 +226,48 @@ func (f *FS) publish(n *node, temp upper.At, e upper.Entry, names []lowerName) e
 	return nil
 }
 
-// putName gives a copy a name: by moving it there if that is the only one.
-func (f *FS) putName(p *node, name string, temp upper.At, only bool) error {
+// A place is a name in a directory that is up.
+type place struct {
+	dir  *node
+	name string
+}
+
+// takeBack removes a copy that has got some names, but not all, with those names.
+func (f *FS) takeBack(temp upper.At, host uint64, given []place) error {
+	for _, p := range given {
+		if err := f.takeName(p, host); err != nil {
+			return err
+		}
+	}
+	f.discard(temp)
+	return nil
+}
+
+// takeName removes a name if it is that of the file.
+func (f *FS) takeName(p place, host uint64) error {
+	fd, err := f.pin(p.dir)
+	if err != nil {
+		return err
+	}
+	defer f.fds.unpin(p.dir)
+	at := upper.At{Dir: fd, Name: p.name}
+	if st, err := at.Stat(); err == unix.ENOENT || err == nil && st.Ino != host {
+		return nil // somebody has removed it meanwhile
+	} else if err != nil {
+		return err
+	}
+	return f.keepingTimes(fd, func() error { return unix.Unlinkat(at.Dir, at.Name, 0) })
+}
+
+// putName gives a copy a name: by moving it there if that is the last one.
+func (f *FS) putName(p *node, name string, temp upper.At, last bool) error {
 	pfd, err := f.pin(p)
 	if err != nil {
 		return err
 	}
 	defer f.fds.unpin(p)
 	return f.keepingTimes(pfd, func() error {
-		if only {
+		if last {
 			return unix.Renameat2(temp.Dir, temp.Name, pfd, name, unix.RENAME_NOREPLACE)
 		}
 		return unix.Linkat(temp.Dir, temp.Name, pfd, name, 0)

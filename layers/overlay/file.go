@@ -206,24 +206,18 @@ func (f *FS) truncate(n *node, fd int, size int64, killPriv bool) error {
 	}
 }
 
-// Fsync makes sure that a file or directory is on the disk.
+// Fsync makes sure that a file or directory is on the disk. The name of one that was
+// copied up has been there for ever as far as programs can see, so it is too.
 func (f *FS) Fsync(id ID, dataOnly bool) error {
 	n := f.get(id)
 	if n == nil || !n.up.Load() {
 		return nil
 	}
+	if err := f.syncPlace(n); err != nil {
+		return err
+	}
 	if n.isDir() {
-		at, done, err := f.at(n)
-		if err != nil {
-			return err
-		}
-		fd, err := at.Open(unix.O_RDONLY | unix.O_DIRECTORY)
-		done()
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return f.slow(func() error { return unix.Fsync(fd) })
+		return f.syncDir(n)
 	}
 	if n.kind != unix.S_IFREG {
 		return nil
@@ -236,6 +230,40 @@ func (f *FS) Fsync(id ID, dataOnly bool) error {
 	if dataOnly {
 		return f.slow(func() error { return unix.Fdatasync(fd) })
 	}
+	return f.slow(func() error { return unix.Fsync(fd) })
+}
+
+// syncPlace makes the place of a node durable that was copied up, and those of the
+// directories above it that were.
+func (f *FS) syncPlace(n *node) error {
+	for n.unsynced.Load() {
+		n.place.RLock()
+		parent := n.parent
+		n.place.RUnlock()
+		if parent == nil {
+			return nil
+		}
+		if err := f.syncDir(parent); err != nil {
+			return err
+		}
+		n.unsynced.Store(false)
+		n = parent
+	}
+	return nil
+}
+
+// syncDir makes the names in a directory durable.
+func (f *FS) syncDir(n *node) error {
+	at, done, err := f.at(n)
+	if err != nil {
+		return err
+	}
+	fd, err := at.Open(unix.O_RDONLY | unix.O_DIRECTORY)
+	done()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
 	return f.slow(func() error { return unix.Fsync(fd) })
 }
 

@@ -29,6 +29,7 @@ type node struct {
 	up       atomic.Bool
 	metacopy atomic.Bool // the content is still lower's
 	moved    atomic.Bool // into another directory, and not opened since
+	unsynced atomic.Bool // it was copied up, and nobody has made its place durable
 
 	mu sync.RWMutex
 	e  upper.Entry // what is known without asking the host: marks, and the override. Guarded by mu

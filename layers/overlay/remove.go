@@ -85,21 +85,20 @@ func (f *FS) Unlink(parent ID, name string) error {
 
 // hide hides what is below only.
 func (s *site) hide() error {
-	if s.e.n == nil && s.e.kind != unix.S_IFDIR {
-		if err := s.f.losesName(&s.e); err != nil {
-			return err
-		}
-	}
-	return upper.Whiteout(s.at())
-}
-
-// losesName counts a name that a file below is about to lose, if it has others.
-func (f *FS) losesName(e *entry) error {
-	a, err := f.below.Attr(e.lower)
-	if err != nil || a.Nlink < 2 {
+	if err := upper.Whiteout(s.at()); err != nil {
 		return err
 	}
-	return f.unlinked.add(e.id)
+	if s.e.n == nil && s.e.kind != unix.S_IFDIR {
+		s.f.lostName(&s.e)
+	}
+	return nil
+}
+
+// lostName counts a name that a file below has lost, if it has others.
+func (f *FS) lostName(e *entry) {
+	if a, err := f.below.Attr(e.lower); err == nil && a.Nlink > 1 {
+		f.unlinked.add(e.id)
+	}
 }
 
 // whiteoutOver puts a whiteout in the place of a file.

@@ -181,11 +181,6 @@ func (f *FS) move(from, to *site) error {
 			return err
 		}
 	}
-	if !over && to.e.n == nil && to.e.exists() && to.e.kind != unix.S_IFDIR {
-		if err := f.losesName(&to.e); err != nil {
-			return err
-		}
-	}
 	var victim *node
 	if over {
 		victim = to.e.n
@@ -199,7 +194,11 @@ func (f *FS) move(from, to *site) error {
 	if victim != nil && victim != n {
 		return f.moveOver(from, to, victim, &gone)
 	}
-	return f.moveTo(from, to)
+	err = f.moveTo(from, to)
+	if err == nil && !over && to.e.n == nil && to.e.exists() && to.e.kind != unix.S_IFDIR {
+		f.lostName(&to.e)
+	}
+	return err
 }
 
 // moveOver moves onto something that is up, which loses its name; gone is what it was.
@@ -239,7 +238,7 @@ func (f *FS) moveTo(from, to *site) error {
 		f.setPlace(n, to.dir.up, to.name)
 	}
 	if swap && !from.e.below {
-		return unix.Unlinkat(from.fd, from.name, 0) // the whiteout; it would hide nothing
+		_ = unix.Unlinkat(from.fd, from.name, 0) // the whiteout, which hides nothing; it has been moved
 	}
 	return nil
 }

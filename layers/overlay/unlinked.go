@@ -2,13 +2,12 @@ package overlay
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // unlinked counts the names that files below had and have lost, for those that have
@@ -18,6 +17,8 @@ type unlinked struct {
 	mu    sync.Mutex
 	file  *os.File // nil: nothing is written
 	names map[ID]uint32
+
+	unsaved []byte // lines that the disk did not take
 }
 
 func (u *unlinked) load(path string, readOnly bool) error {
@@ -52,15 +53,12 @@ func (u *unlinked) load(path string, readOnly bool) error {
 	return lines.Err()
 }
 
-// add counts a name that is about to be removed.
-func (u *unlinked) add(id ID) error {
+// add counts a name that was removed.
+func (u *unlinked) add(id ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if _, err := fmt.Fprintln(u.file, uint64(id)); err != nil {
-		return unix.EIO
-	}
 	u.names[id]++
-	return nil
+	u.write(fmt.Appendf(nil, "%d\n", uint64(id)))
 }
 
 // forget says that a file was copied up: the host counts its names from now on.
@@ -71,8 +69,30 @@ func (u *unlinked) forget(id ID) {
 		return
 	}
 	delete(u.names, id)
-	// A count that is not forgotten is not asked for: the file is up.
-	_, _ = fmt.Fprintf(u.file, "%d!\n", uint64(id))
+	u.write(fmt.Appendf(nil, "%d!\n", uint64(id)))
+}
+
+// write adds a line. What the disk does not take now is tried again with the next one,
+// and in the end: the name is gone, and a wrong count is not worth an error.
+// Preconditions: u.mu is held.
+func (u *unlinked) write(line []byte) {
+	u.unsaved = append(u.unsaved, line...)
+	u.save()
+}
+
+func (u *unlinked) save() {
+	if len(u.unsaved) == 0 {
+		return
+	}
+	n, err := u.file.Write(u.unsaved)
+	if err == nil {
+		u.unsaved = u.unsaved[:0]
+		return
+	}
+	whole := bytes.LastIndexByte(u.unsaved[:n], '\n') + 1
+	if u.unsaved = u.unsaved[whole:]; n > whole { // there is a part of a line, which means nothing
+		u.unsaved = append([]byte{'\n'}, u.unsaved...)
+	}
 }
 
 func (u *unlinked) count(id ID) uint32 {
@@ -85,5 +105,6 @@ func (u *unlinked) close() error {
 	if u.file == nil {
 		return nil
 	}
+	u.save()
 	return u.file.Close()
 }
