@@ -44,6 +44,7 @@ type Op struct {
 	other  uint64 // of Exchange: what had the new name; of Rename: what is replaced
 	attr   *attrChange
 	made   *inode // of Create and Tmpfile
+	left   *inode // of Rename: the whiteout that takes the old name
 	data   []byte
 	off    int64
 	length int64
@@ -99,6 +100,11 @@ func (o *Op) apply(s *State) {
 		}
 		s.inodes[o.ino] = &made
 		s.next = max(s.next, o.ino+1)
+	}
+	if o.left != nil && s.inodes[o.left.ino] == nil {
+		left := *o.left
+		s.inodes[left.ino] = &left
+		s.next = max(s.next, left.ino+1)
 	}
 	if o.names() {
 		o.applyNames(s)
@@ -187,6 +193,9 @@ func (o *Op) applyNames(s *State) {
 		dir2.entries[o.name2] = o.ino
 		if o.Kind == Exchange {
 			dir.entries[o.name] = o.other
+		}
+		if o.left != nil {
+			dir.entries[o.name] = o.left.ino
 		}
 	}
 }

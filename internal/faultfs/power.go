@@ -47,6 +47,9 @@ func (l *Log) Crash(at int, m Model, r *rand.Rand) *State {
 		if o.made != nil {
 			(&Op{ino: o.ino, made: o.made, Kind: Tmpfile}).apply(s)
 		}
+		if o.left != nil {
+			(&Op{ino: o.left.ino, made: o.left, Kind: Tmpfile}).apply(s)
+		}
 	}
 	for i, o := range ops {
 		switch {

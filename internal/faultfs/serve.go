@@ -272,7 +272,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, name2 string) fu
 	}
 	there := f.child(in.Newdir, name2)
 	switch {
-	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0:
+	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0:
 		return fuse.EINVAL
 	case there != nil && in.Flags&unix.RENAME_NOREPLACE != 0:
 		return fuse.Status(unix.EEXIST)
@@ -280,7 +280,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, name2 string) fu
 		return fuse.ENOENT
 	case there == i:
 		return fuse.OK
-	case there != nil && in.Flags == 0 && len(there.entries) > 0:
+	case there != nil && in.Flags&unix.RENAME_EXCHANGE == 0 && len(there.entries) > 0:
 		return fuse.Status(unix.ENOTEMPTY)
 	}
 	o := &Op{Kind: Rename, ino: i.ino, dir: d.ino, name: name, dir2: d2.ino, name2: name2}
@@ -289,6 +289,10 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, name2 string) fu
 	}
 	if in.Flags&unix.RENAME_EXCHANGE != 0 {
 		o.Kind = Exchange
+	}
+	if in.Flags&unix.RENAME_WHITEOUT != 0 {
+		t := now()
+		o.left = &inode{ino: f.state.next, mode: unix.S_IFCHR, uid: in.Uid, gid: in.Gid, nlink: 1, atime: t, mtime: t, ctime: t}
 	}
 	if s := f.do(o); !s.Ok() {
 		return s

@@ -268,6 +268,12 @@ func pull(ctx context.Context, s *layers.Store, addr string) error {
 
 // perform does one request in the worker.
 func perform(q *request) (lines []string, err error) {
+	switch q.Do {
+	case "mount box":
+		return nil, mountBox(q.Root, q.Arg, q.Boot)
+	case "umount box":
+		return nil, umountBox()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	o := &layers.Options{Timeout: 20 * time.Second, Boot: q.Boot}

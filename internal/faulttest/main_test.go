@@ -170,6 +170,20 @@ func (w *worker) kill() {
 	_ = w.cmd.Process.Kill() // unless it has ended
 }
 
+func (w *worker) isDead() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dead
+}
+
+// again starts another process after the first was killed.
+func (w *worker) again() {
+	w.t.Helper()
+	w.in.Close()
+	_ = w.cmd.Wait() // it was killed
+	w.start()
+}
+
 // patience is how long one operation may take, on a machine with other work.
 const patience = 2 * time.Minute
 
@@ -191,14 +205,11 @@ func (w *worker) ask(q request) *answer {
 		line, err = w.out.ReadBytes('\n')
 	}
 	if err != nil {
-		w.mu.Lock()
-		dead := w.dead
-		w.mu.Unlock()
-		_ = w.cmd.Wait()
-		if !dead {
+		if !w.isDead() {
+			_ = w.cmd.Wait()
 			w.t.Fatalf("%s: the worker ended: %v", q.Do, w.cmd.ProcessState)
 		}
-		w.start()
+		w.again()
 		return nil
 	}
 	var a answer
