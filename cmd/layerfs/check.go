@@ -175,6 +175,9 @@ func (o *checkOptions) sources(ctx context.Context, st *layers.Store, from strin
 	if strings.HasPrefix(from, registryScheme) {
 		return o.remoteSources(ctx, st, from)
 	}
+	if strings.HasPrefix(from, storageScheme) {
+		return nil, nil, usagef("--from %s: what podman has is not taken from there; write it to a file with `podman save --format oci-archive -o FILE` first", from)
+	}
 	l, err := parseLocation(from)
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -25,6 +26,7 @@ type pushOptions struct {
 	quiet       bool
 	all         bool
 	compression archive.Compression
+	level       int
 	registry    *registry.Options
 	out         io.Writer
 	progress    io.Writer
@@ -51,6 +53,7 @@ Examples:
 			&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the manifest to `FILE`"},
 			&cli.BoolFlag{Name: "all-platforms", Usage: "send the index that the image was found through, with the images of all its platforms"},
 			&cli.StringFlag{Name: "compression", Value: "keep", Usage: "`KIND` of compression: keep, none, gzip or zstd; any but keep gives the image another digest"},
+			compressionLevelFlag(),
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress"},
 		}, registryFlags()...),
 		BashComplete: completeNames(e),
@@ -60,11 +63,14 @@ Examples:
 			}
 			o := &pushOptions{
 				image: c.Args().First(), dest: c.Args().Get(1), digestFile: c.String("digestfile"),
-				quiet: c.Bool("quiet"), all: c.Bool("all-platforms"), out: e.stdout, progress: e.stderr,
+				quiet: c.Bool("quiet"), all: c.Bool("all-platforms"), level: c.Int("compression-level"), out: e.stdout, progress: e.stderr,
 			}
 			var err error
 			if o.compression, err = archive.ParseCompression(c.String("compression")); err != nil {
 				return usagef("--compression: %v", err)
+			}
+			if err = o.compression.CheckLevel(o.level); err != nil {
+				return usagef("--compression-level: %v", err)
 			}
 			if o.registry, err = e.registryOptions(c); err != nil {
 				return err
@@ -87,6 +93,9 @@ func push(ctx context.Context, o *pushOptions, st *layers.Store) error {
 		if o.dest = name; name == "" {
 			return usagef("%s is an ID; say under which NAME to push the image", o.image)
 		}
+	}
+	if transport, _, ok := strings.Cut(o.dest, ":"); ok && slices.Contains(foreignTransports, transport) {
+		return usagef("transport %s cannot be pushed to; push to oci:DIR:TAG, and then `skopeo copy oci:DIR:TAG %s`", transport, o.dest)
 	}
 	l, err := parseLocation(o.dest)
 	if err != nil {
@@ -176,7 +185,7 @@ func (o *pushOptions) toSave(ctx context.Context, st *layers.Store) (archive.Sav
 		return archive.SaveImage{}, nil, err
 	}
 	so := &saveOptions{compression: o.compression, notes: o.progress}
-	return images[0], &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Changed: so.changed}, nil
+	return images[0], &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Level: o.level, Changed: so.changed}, nil
 }
 
 // rewritten compresses the layers anew, which gives the image another manifest.

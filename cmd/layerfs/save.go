@@ -21,6 +21,7 @@ type saveOptions struct {
 	output      string
 	format      archive.Format
 	compression archive.Compression
+	level       int
 	out         io.Writer
 	notes       io.Writer
 }
@@ -42,12 +43,13 @@ Examples:
    layerfs save -o alpine.tar alpine                       # for docker load, podman load
    layerfs save --format oci-archive -o two.tar alpine debian:12
    layerfs save --format oci-dir -o layout alpine
-   layerfs save --format oci-dir --compression zstd -o smaller alpine
+   layerfs save --format oci-dir --compression zstd --compression-level 9 -o smaller alpine
    layerfs save alpine | ssh host podman load`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, or for oci-dir and dir to the new directory, instead of standard output"},
 			&cli.StringFlag{Name: "format", Value: "docker-archive", Usage: "`FORMAT`: docker-archive, oci-archive, oci-dir or dir"},
 			&cli.StringFlag{Name: "compression", Value: "keep", Usage: "`COMPRESSION` of layers in OCI formats: keep, none, gzip or zstd"},
+			compressionLevelFlag(),
 		},
 		BashComplete: completeNames(e),
 		Action: func(c *cli.Context) error {
@@ -65,8 +67,11 @@ Examples:
 			if compression != archive.KeepCompression && format == archive.FormatDockerArchive {
 				return usagef("--compression is for oci-archive and oci-dir; a docker-archive has layers uncompressed")
 			}
+			if err := compression.CheckLevel(c.Int("compression-level")); err != nil {
+				return usagef("--compression-level: %v", err)
+			}
 			o := &saveOptions{
-				images: c.Args().Slice(), output: c.String("output"), format: format, compression: compression,
+				images: c.Args().Slice(), output: c.String("output"), format: format, compression: compression, level: c.Int("compression-level"),
 				out: e.stdout, notes: e.stderr,
 			}
 			if o.output == "-" {
@@ -85,13 +90,17 @@ Examples:
 	}
 }
 
+func compressionLevelFlag() cli.Flag {
+	return &cli.IntFlag{Name: "compression-level", Usage: "`LEVEL` of --compression gzip, 1 to 9, or zstd, 1 to 19; 6 and 1 otherwise"}
+}
+
 // save writes images to an archive or a layout.
 func save(ctx context.Context, o *saveOptions, st *layers.Store) error {
 	images, err := toSave(ctx, o.images, st)
 	if err != nil {
 		return err
 	}
-	wo := &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Changed: o.changed}
+	wo := &archive.WriteOptions{TempDir: saveTemp(st), Compression: o.compression, Level: o.level, Changed: o.changed}
 	switch o.format {
 	case archive.FormatOCIDir:
 		return archive.WriteDir(ctx, o.output, images, wo)

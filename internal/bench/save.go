@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -53,6 +55,36 @@ func (b *bench) save() error {
 		}
 		b.ratio(c.what, c.other, got[0], got[1], wall, 1.0)
 	}
+	if err := b.zstdSize(t, ref, plain, out); err != nil {
+		return err
+	}
+	return nil
+}
+
+// zstdSize compares what the compression at the default levels gives: layerfs takes the
+// faster level.
+func (b *bench) zstdSize(t *treesOf, ref, plain, out string) error {
+	if err := b.fresh(out)(); err != nil {
+		return err
+	}
+	if _, err := t.store.run("save", "-o", out, "--format", "oci-archive", "--compression", "zstd", ref); err != nil {
+		return err
+	}
+	ours, err := os.Stat(out)
+	if err != nil {
+		return err
+	}
+	if _, err := b.script(`zstd -q -T2 <"$1" >"$2"`, plain, out); err != nil {
+		return err
+	}
+	theirs, err := os.Stat(out)
+	if err != nil {
+		return err
+	}
+	b.add(line{
+		what: "save zstd anew, size", peer: "zstd -T2", ours: megabytes(float64(ours.Size())), theirs: megabytes(float64(theirs.Size())),
+		ratio: fmt.Sprintf("%.2f", float64(ours.Size())/float64(theirs.Size())), spread: "-", target: "-", verdict: open,
+	})
 	return nil
 }
 

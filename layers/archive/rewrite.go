@@ -81,7 +81,7 @@ type stageSink struct {
 }
 
 func (s stageSink) put(name string, size int64, from io.WriterTo) error {
-	f, err := s.temporary()
+	f, err := tempFile(s.dir)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,10 @@ func (s stageSink) put(name string, size int64, from io.WriterTo) error {
 	return s.adopt(name, size, f)
 }
 
-func (s stageSink) temporary() (*os.File, error) { return tempFile(s.dir) }
+func (s stageSink) begin() (part, error) {
+	f, err := tempFile(s.dir)
+	return &filePart{File: f, adopt: s.adopt}, err
+}
 
 func (s stageSink) adopt(name string, _ int64, f *os.File) error {
 	s.r.mu.Lock()

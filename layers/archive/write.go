@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,6 +73,9 @@ type WriteOptions struct {
 	// Compression is what OCI formats have layers in. KeepCompression leaves them as
 	// they came; any other gives an image other digests, all but its ID.
 	Compression Compression
+	// Level is how hard to compress, in the numbers of the programs gzip (1 to 9) and zstd
+	// (1 to 19); 0 means 6 and 1.
+	Level int
 	// Changed is called for an image of an OCI format that got another manifest than it
 	// came with, with the descriptor of that.
 	Changed func(img *SaveImage, manifest ocispec.Descriptor)
@@ -104,6 +106,21 @@ func ParseCompression(s string) (Compression, error) {
 		}
 	}
 	return KeepCompression, fmt.Errorf("compression %q is not known; use keep, none, gzip or zstd", s)
+}
+
+// CheckLevel returns an error for a level that the compression does not have; 0 is its
+// default.
+func (c Compression) CheckLevel(level int) error {
+	highest := map[Compression]int{CompressGzip: 9, CompressZstd: 19}[c]
+	switch {
+	case level == 0:
+		return nil
+	case highest == 0:
+		return fmt.Errorf("compression %v has no levels", c)
+	case level < 1 || level > highest:
+		return fmt.Errorf("compression level %d: %v has 1 to %d", level, c, highest)
+	}
+	return nil
 }
 
 // Write writes images as one archive in format FormatDockerArchive or
@@ -144,11 +161,18 @@ type sink interface {
 	// put adds a file of size bytes. No name is put twice. What is checkable may turn out
 	// wrong only later, when all is there.
 	put(name string, size int64, from io.WriterTo) error
-	// temporary returns a file to write to until the size and the name are known.
-	temporary() (*os.File, error)
-	// adopt adds what was written to a file that temporary returned. It closes f,
-	// also on error.
-	adopt(name string, size int64, f *os.File) error
+	// begin begins a file whose size and name are not known yet. Nothing else is put until
+	// it is kept or dropped.
+	begin() (part, error)
+}
+
+// A part is a file of an archive on its way.
+type part interface {
+	io.Writer
+	// keep ends the file, which has size bytes.
+	keep(name string, size int64) error
+	// drop takes back what was written.
+	drop() error
 }
 
 // putDocument adds a small file.

@@ -82,6 +82,11 @@ func (s *addSink) put(name string, size int64, from io.WriterTo) error {
 	return s.dirSink.put(s.note(name), size, from)
 }
 
+func (s *addSink) begin() (part, error) {
+	f, err := s.temporary()
+	return &filePart{File: f, adopt: s.adopt, named: true}, err
+}
+
 func (s *addSink) adopt(name string, size int64, f *os.File) error {
 	if s.has(name) {
 		return f.Close()

@@ -137,6 +137,11 @@ func (s *dirSink) temporary() (*os.File, error) {
 	return os.OpenFile(filepath.Join(s.root, fmt.Sprintf(".blob-%d", s.temp)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
+func (s *dirSink) begin() (part, error) {
+	f, err := s.temporary()
+	return &filePart{File: f, adopt: s.adopt, named: true}, err
+}
+
 func (s *dirSink) adopt(name string, _ int64, f *os.File) error {
 	s.pending = append(s.pending, pendingFile{f, name})
 	if len(s.pending) >= maxPending {

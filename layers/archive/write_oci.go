@@ -6,11 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"os"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -197,8 +196,8 @@ func (w *ociWriter) asItCame(ctx context.Context, l *SaveLayer) (bool, error) {
 // blobPath is where a layout has a blob.
 func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
-// compress compresses a layer to a file, because its size and digest are wanted
-// first, and writes that.
+// compress writes a layer that is compressed anew, whose size and digest are known when
+// it is written.
 func (w *ociWriter) compress(ctx context.Context, l *SaveLayer) (desc ocispec.Descriptor, err error) {
 	lr, err := openLayer(ctx, l)
 	if err != nil {
@@ -206,47 +205,60 @@ func (w *ociWriter) compress(ctx context.Context, l *SaveLayer) (desc ocispec.De
 	}
 	r := compress.Pipe(lr) // reading and hashing need a core of their own now and then
 	defer r.Close()
-	f, err := w.s.temporary()
+	out, err := w.s.begin()
 	if err != nil {
-		return desc, fmt.Errorf("layer %s: temporary file: %w", l.DiffID, err)
+		return desc, fmt.Errorf("layer %s: %w", l.DiffID, err)
 	}
-	desc, err = compressTo(f, r, w.o.Compression)
+	desc, err = compressTo(out, r, w.o)
 	if err != nil {
-		f.Close()
-		return desc, err
+		return desc, errors.Join(err, out.drop())
 	}
 	if w.written[desc.Digest] {
-		return desc, f.Close()
+		return desc, out.drop()
 	}
 	w.written[desc.Digest] = true
-	return desc, w.s.adopt(blobPath(desc.Digest), desc.Size, f)
+	return desc, out.keep(blobPath(desc.Digest), desc.Size)
 }
 
 // compressTo compresses on all cores, always to the same bytes: the pieces that the
 // cores work on have a fixed size, and a gzip header holds neither name nor time.
-func compressTo(f *os.File, r io.Reader, c Compression) (desc ocispec.Descriptor, err error) {
-	sum := sha256.New()
-	var z io.WriteCloser
-	out := io.MultiWriter(f, sum)
-	if c == CompressZstd {
+func compressTo(w io.Writer, r io.Reader, o *WriteOptions) (desc ocispec.Descriptor, err error) {
+	out := &summed{w: w, hash: sha256.New()}
+	if o.Compression == CompressZstd {
 		desc.MediaType = ocispec.MediaTypeImageLayerZstd
-		z, err = zstd.NewWriter(out, zstd.WithEncoderConcurrency(2), zstd.WithEncoderLevel(zstd.SpeedDefault))
+		err = writeZstd(out, r, o.Level)
 	} else {
 		desc.MediaType = ocispec.MediaTypeImageLayerGzip
-		z = pgzip.NewWriter(out)
+		err = writeGzip(out, r, o.Level)
 	}
-	if err != nil {
-		return desc, err
-	}
-	if _, err := io.Copy(z, r); err != nil {
-		return desc, errors.Join(err, z.Close())
-	}
-	if err := z.Close(); err != nil {
-		return desc, err
-	}
-	desc.Digest = digest.NewDigest(digest.SHA256, sum)
-	desc.Size, err = f.Seek(0, io.SeekCurrent)
+	desc.Digest, desc.Size = digest.NewDigest(digest.SHA256, out.hash), out.n
 	return desc, err
+}
+
+// summed counts and hashes what is written.
+type summed struct {
+	w    io.Writer
+	hash hash.Hash
+	n    int64
+}
+
+func (s *summed) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.hash.Write(p[:n])
+	s.n += int64(n)
+	return n, err
+}
+
+func writeGzip(w io.Writer, r io.Reader, level int) error {
+	if level == 0 {
+		level = pgzip.DefaultCompression
+	}
+	z, err := pgzip.NewWriterLevel(w, level)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(z, r)
+	return errors.Join(err, z.Close())
 }
 
 // recompressed describes a layer with new bytes: the media type stays in docker's or

@@ -55,6 +55,11 @@ func (s hexSink) put(name string, size int64, from io.WriterTo) error {
 	return s.dirSink.put(hex, size, from)
 }
 
+func (s hexSink) begin() (part, error) {
+	f, err := s.temporary()
+	return &filePart{File: f, adopt: s.adopt, named: true}, err
+}
+
 func (s hexSink) adopt(name string, size int64, f *os.File) error {
 	hex, err := hexName(name)
 	if err != nil {

@@ -40,7 +40,7 @@ const blockSize = 512
 func (s *tarSink) header(h *tar.Header) error { return tar.NewWriter(s.w).WriteHeader(h) }
 
 func (s *tarSink) put(name string, size int64, from io.WriterTo) error {
-	if err := s.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
+	if err := s.header(fileHeader(name, size)); err != nil {
 		return err
 	}
 	n, err := s.content(size, from)
@@ -91,7 +91,16 @@ func (s *tarSink) startWriteback() {
 	}
 }
 
-func (s *tarSink) temporary() (*os.File, error) { return tempFile(s.temp) }
+func (s *tarSink) begin() (part, error) {
+	if s.back {
+		return s.beginInPlace()
+	}
+	f, err := tempFile(s.temp)
+	if err != nil {
+		return nil, fmt.Errorf("temporary file: %w", err)
+	}
+	return &filePart{File: f, adopt: s.adopt}, nil
+}
 
 func (s *tarSink) adopt(name string, size int64, f *os.File) error {
 	defer f.Close()
