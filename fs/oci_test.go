@@ -28,10 +28,10 @@ func gzipped(t testing.TB, layer []byte) (*memSource, ocispec.Descriptor, []byte
 	z.Close()
 	blob := buf.Bytes()
 	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromBytes(blob), Size: int64(len(blob))}
-	src.blobs[d.Digest] = blob
+	src.Blobs[d.Digest] = blob
 	old := marshal(t, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(layer), Size: int64(len(layer))})
-	src.manifest = bytes.Replace(src.manifest, old, marshal(t, d), 1)
-	src.desc.Digest, src.desc.Size = digest.FromBytes(src.manifest), int64(len(src.manifest))
+	src.Raw = bytes.Replace(src.Raw, old, marshal(t, d), 1)
+	src.Desc.Digest, src.Desc.Size = digest.FromBytes(src.Raw), int64(len(src.Raw))
 	return src, d, blob
 }
 

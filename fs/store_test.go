@@ -2,109 +2,55 @@ package fs
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"log/slog"
-	"os"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/layerfs/layerfs/internal/storetest"
 	"github.com/layerfs/layerfs/layers"
 )
 
-// memSource is an image in memory.
-type memSource struct {
-	manifest []byte
-	desc     ocispec.Descriptor
-	blobs    map[digest.Digest][]byte
-}
+// Short names for what the tests here use everywhere.
+type (
+	memSource = storetest.Source
+	member    = storetest.Member
+)
 
-func (s *memSource) Manifest(context.Context) ([]byte, ocispec.Descriptor, error) {
-	return s.manifest, s.desc, nil
-}
-
-func (s *memSource) Blob(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	b, ok := s.blobs[d.Digest]
-	if !ok {
-		return nil, os.ErrNotExist
-	}
-	return io.NopCloser(bytes.NewReader(b)), nil
-}
+var (
+	file    = storetest.File
+	marshal = storetest.JSON
+)
 
 // newImage makes an image of uncompressed layers, bottom first. Images with different authors differ.
-func newImage(t testing.TB, author string, layers ...[]byte) *memSource {
+func newImage(t testing.TB, author string, tars ...[]byte) *memSource {
 	t.Helper()
-	s := &memSource{blobs: map[digest.Digest][]byte{}}
-	put := func(mediaType string, b []byte) ocispec.Descriptor {
-		d := digest.FromBytes(b)
-		s.blobs[d] = b
-		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(b))}
+	list := make([]storetest.Layer, len(tars))
+	for i, tar := range tars {
+		list[i] = storetest.Plain(tar)
 	}
-	img := ocispec.Image{Author: author, Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for _, l := range layers {
-		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, digest.FromBytes(l))
-		m.Layers = append(m.Layers, put(ocispec.MediaTypeImageLayer, l))
-	}
-	m.Config = put(ocispec.MediaTypeImageConfig, marshal(t, img))
-	s.manifest = marshal(t, m)
-	s.desc = ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(s.manifest), Size: int64(len(s.manifest))}
-	return s
-}
-
-func marshal(t testing.TB, v any) []byte {
-	t.Helper()
-	b, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// member is a member of a tar.
-type member struct {
-	tar.Header
-	body string
+	return storetest.Image(t, author, list...)
 }
 
 // mtime is the time of every member.
 var mtime = time.Unix(1_600_000_000, 123_456_789)
 
-func file(name, body string) member { return member{tar.Header{Name: name, Mode: 0o644}, body} }
-
-func dirMember(name string) member {
-	return member{tar.Header{Name: name + "/", Typeflag: tar.TypeDir, Mode: 0o755}, ""}
-}
+func dirMember(name string) member { return storetest.Dir(name + "/") }
 
 func special(name string, typ byte, link string) member {
-	return member{tar.Header{Name: name, Typeflag: typ, Mode: 0o644, Linkname: link}, ""}
+	return member{Header: tar.Header{Name: name, Typeflag: typ, Mode: 0o644, Linkname: link}}
 }
 
 // tarOf writes a tar.
 func tarOf(t testing.TB, members ...member) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, m := range members {
-		h := m.Header
-		h.ModTime, h.Format, h.Size = mtime, tar.FormatPAX, int64(len(m.body))
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, m.body); err != nil {
-			t.Fatal(err)
-		}
+	list := slices.Clone(members)
+	for i := range list {
+		list[i].ModTime, list[i].Format = mtime, tar.FormatPAX
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return storetest.Tar(t, list...)
 }
 
 // newStore makes an empty store, which ends with the test and must then be sound.

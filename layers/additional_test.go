@@ -139,9 +139,9 @@ func TestLoadOnAdditional(t *testing.T) {
 	base, top := twoLayers(t)
 	s, root := withLower(t, func(low *Store) { load(t, low, image(t, base), "base:1") })
 	src := image(t, base, top) // the hard link in top leads into base
-	for d := range src.blobs {
+	for d := range src.Blobs {
 		if d == diffBlob(t, src, 0) {
-			delete(src.blobs, d) // nobody must ask for it
+			delete(src.Blobs, d) // nobody must ask for it
 		}
 	}
 	img := load(t, s, src, "app:1")
@@ -208,7 +208,7 @@ func TestLoadOnAdditional(t *testing.T) {
 // diffBlob returns the digest of the blob of layer i.
 func diffBlob(t testing.TB, src *memSource, i int) digest.Digest {
 	t.Helper()
-	m, err := parseManifest(src.manifest, src.desc)
+	m, err := parseManifest(src.Raw, src.Desc)
 	if err != nil {
 		t.Fatal(err)
 	}

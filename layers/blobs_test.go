@@ -41,12 +41,12 @@ func readBlob(t testing.TB, s *Store, desc ocispec.Descriptor) []byte {
 func recompress(t testing.TB, src *memSource, level int) *memSource {
 	t.Helper()
 	var m ocispec.Manifest
-	if err := unmarshal(src.manifest, &m); err != nil {
+	if err := unmarshal(src.Raw, &m); err != nil {
 		t.Fatal(err)
 	}
-	out := &memSource{blobs: map[digest.Digest][]byte{m.Config.Digest: src.blobs[m.Config.Digest]}}
+	out := &memSource{Blobs: map[digest.Digest][]byte{m.Config.Digest: src.Blobs[m.Config.Digest]}}
 	for i, l := range m.Layers {
-		r, err := gzip.NewReader(bytes.NewReader(src.blobs[l.Digest]))
+		r, err := gzip.NewReader(bytes.NewReader(src.Blobs[l.Digest]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,10 +61,10 @@ func recompress(t testing.TB, src *memSource, level int) *memSource {
 		}
 		z.Close()
 		m.Layers[i] = ocispec.Descriptor{MediaType: l.MediaType, Digest: digest.FromBytes(buf.Bytes()), Size: int64(buf.Len())}
-		out.blobs[m.Layers[i].Digest] = buf.Bytes()
+		out.Blobs[m.Layers[i].Digest] = buf.Bytes()
 	}
-	out.manifest = marshal(t, m)
-	out.desc = ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(out.manifest), Size: int64(len(out.manifest))}
+	out.Raw = marshal(t, m)
+	out.Desc = ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(out.Raw), Size: int64(len(out.Raw))}
 	return out
 }
 
@@ -86,7 +86,7 @@ func TestBlobsAreKept(t *testing.T) {
 	src := image(t, archive(t, file("a", "hello"), file("b", strings.Repeat("large", 100_000))), archive(t, file("c", "top")))
 	img := load(t, s, src, "x")
 	for i, l := range img.Manifests[0].Layers {
-		if got := readBlob(t, s, l); !bytes.Equal(got, src.blobs[l.Digest]) {
+		if got := readBlob(t, s, l); !bytes.Equal(got, src.Blobs[l.Digest]) {
 			t.Errorf("blob %d differs from what came in", i)
 		}
 		if f := forms(t, s)[l.Digest]; f.How != "kept" || f.Size != l.Size || f.Layer != img.DiffIDs()[i] {
@@ -116,7 +116,7 @@ func TestSecondFormIsAdded(t *testing.T) {
 	}
 	for i, from := range []*memSource{src, other} {
 		l := both.Manifests[i].Layers[0]
-		if got := readBlob(t, s, l); !bytes.Equal(got, from.blobs[l.Digest]) {
+		if got := readBlob(t, s, l); !bytes.Equal(got, from.Blobs[l.Digest]) {
 			t.Errorf("form %d differs from what came in", i)
 		}
 	}
@@ -143,18 +143,18 @@ func TestWrongFormIsRefused(t *testing.T) {
 	before := listing(t, s.root)
 	lie := recompress(t, src, 1)
 	var m ocispec.Manifest
-	if err := unmarshal(lie.manifest, &m); err != nil {
+	if err := unmarshal(lie.Raw, &m); err != nil {
 		t.Fatal(err)
 	}
 	other := image(t, archive(t, file("a", "a lie")))
 	var om ocispec.Manifest
-	if err := unmarshal(other.manifest, &om); err != nil {
+	if err := unmarshal(other.Raw, &om); err != nil {
 		t.Fatal(err)
 	}
 	m.Layers = om.Layers
-	lie.manifest = marshal(t, m)
-	lie.desc.Digest, lie.desc.Size = digest.FromBytes(lie.manifest), int64(len(lie.manifest))
-	lie.blobs[om.Layers[0].Digest] = other.blobs[om.Layers[0].Digest]
+	lie.Raw = marshal(t, m)
+	lie.Desc.Digest, lie.Desc.Size = digest.FromBytes(lie.Raw), int64(len(lie.Raw))
+	lie.Blobs[om.Layers[0].Digest] = other.Blobs[om.Layers[0].Digest]
 	if _, err := s.Load(t.Context(), lie, nil); !errors.Is(err, ErrVerification) {
 		t.Errorf("got %v, want ErrVerification", err)
 	}
@@ -175,7 +175,7 @@ func TestDropBlobs(t *testing.T) {
 		t.Errorf("got %v, want ErrBlobGone", err)
 	}
 	load(t, s, src, "x") // and now it is wanted
-	if got := readBlob(t, s, l); !bytes.Equal(got, src.blobs[l.Digest]) {
+	if got := readBlob(t, s, l); !bytes.Equal(got, src.Blobs[l.Digest]) {
 		t.Error("the blob that came later differs")
 	}
 	if _, err := s.Load(t.Context(), src, &LoadOptions{DropBlobs: true}); err != nil {
@@ -197,7 +197,7 @@ func TestDamagedBlob(t *testing.T) {
 		"short":   func(raw []byte) []byte { return raw[:len(raw)-1] },
 		"long":    func(raw []byte) []byte { return append(raw, 0) },
 	} {
-		raw := damage(bytes.Clone(src.blobs[l.Digest]))
+		raw := damage(bytes.Clone(src.Blobs[l.Digest]))
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -186,32 +186,32 @@ func TestWrongContentIsRefused(t *testing.T) {
 		change func(*memSource)
 		want   error
 	}{
-		"manifest digest": {func(s *memSource) { s.desc.Digest = digest.FromString("x") }, ErrVerification},
+		"manifest digest": {func(s *memSource) { s.Desc.Digest = digest.FromString("x") }, ErrVerification},
 		"layer bytes": {func(s *memSource) {
-			for d, b := range s.blobs {
+			for d, b := range s.Blobs {
 				if b[0] == 0x1f {
 					b[len(b)-5] ^= 1
-					s.blobs[d] = b
+					s.Blobs[d] = b
 				}
 			}
 		}, ErrVerification},
 		"layer longer": {func(s *memSource) {
-			for d, b := range s.blobs {
-				s.blobs[d] = append(slices.Clone(b), 0)
+			for d, b := range s.Blobs {
+				s.Blobs[d] = append(slices.Clone(b), 0)
 			}
 		}, ErrVerification},
 		"layer shorter": {func(s *memSource) {
-			for d, b := range s.blobs {
-				s.blobs[d] = b[:len(b)-1]
+			for d, b := range s.Blobs {
+				s.Blobs[d] = b[:len(b)-1]
 			}
 		}, ErrVerification},
 		"manifest is no JSON": {func(s *memSource) {
-			s.manifest = []byte("{")
-			s.desc.Digest = digest.FromBytes(s.manifest)
+			s.Raw = []byte("{")
+			s.Desc.Digest = digest.FromBytes(s.Raw)
 		}, ErrInvalidImage},
 		"schema 1": {func(s *memSource) {
-			s.manifest = []byte(`{"schemaVersion":1,"mediaType":"application/vnd.docker.distribution.manifest.v1+prettyjws"}`)
-			s.desc.Digest = digest.FromBytes(s.manifest)
+			s.Raw = []byte(`{"schemaVersion":1,"mediaType":"application/vnd.docker.distribution.manifest.v1+prettyjws"}`)
+			s.Desc.Digest = digest.FromBytes(s.Raw)
 		}, ErrInvalidImage},
 	}
 	for name, test := range tests {
@@ -238,11 +238,11 @@ func TestWrongDiffID(t *testing.T) {
 	other := image(t, archive(t, file("a", "jello")))
 	// The manifest of the one with the config of the other: every blob is what its
 	// digest says, only the layer is not what the config says.
-	m := bytes.Replace(src.manifest, []byte(configOf(t, src)), []byte(configOf(t, other)), 1)
-	for d, b := range other.blobs {
-		src.blobs[d] = b
+	m := bytes.Replace(src.Raw, []byte(configOf(t, src)), []byte(configOf(t, other)), 1)
+	for d, b := range other.Blobs {
+		src.Blobs[d] = b
 	}
-	src.manifest, src.desc.Digest = m, digest.FromBytes(m)
+	src.Raw, src.Desc.Digest = m, digest.FromBytes(m)
 	_, err := s.Load(t.Context(), src, nil)
 	if !errors.Is(err, ErrVerification) || !strings.Contains(err.Error(), string(digest.FromBytes(archive(t, file("a", "hello"))))) {
 		t.Errorf("got %v, want ErrVerification with both digests", err)
@@ -251,7 +251,7 @@ func TestWrongDiffID(t *testing.T) {
 
 func configOf(t testing.TB, s *memSource) string {
 	t.Helper()
-	m, err := parseManifest(s.manifest, s.desc)
+	m, err := parseManifest(s.Raw, s.Desc)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
+	"github.com/layerfs/layerfs/internal/storetest"
 )
 
 // words is text that compresses as text does.
@@ -63,11 +64,11 @@ func TestSqueeze(t *testing.T) {
 	}
 	for _, from := range []*memSource{src, other} {
 		var m ocispec.Manifest
-		if err := unmarshal(from.manifest, &m); err != nil {
+		if err := unmarshal(from.Raw, &m); err != nil {
 			t.Fatal(err)
 		}
 		for _, l := range m.Layers {
-			if got := readBlob(t, s, l); !bytes.Equal(got, from.blobs[l.Digest]) {
+			if got := readBlob(t, s, l); !bytes.Equal(got, from.Blobs[l.Digest]) {
 				t.Errorf("blob %s is not what came in", l.Digest)
 			}
 		}
@@ -114,13 +115,13 @@ func TestSqueezeKeeps(t *testing.T) {
 	rand.NewChaCha8([32]byte{}).Read(noise[:])
 	src := image(t, archive(t, file("noise", string(noise[:])), file("a", "text")))
 	var m ocispec.Manifest
-	if err := unmarshal(src.manifest, &m); err != nil {
+	if err := unmarshal(src.Raw, &m); err != nil {
 		t.Fatal(err)
 	}
 	l := m.Layers[0]
 	load(t, s, src, "x")
 	path := filepath.Join(s.root, "blobs", "sha256", l.Digest.Encoded()[:2], l.Digest.Encoded())
-	raw := bytes.Clone(src.blobs[l.Digest])
+	raw := bytes.Clone(src.Blobs[l.Digest])
 	raw[100] ^= 1
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
@@ -132,7 +133,7 @@ func TestSqueezeKeeps(t *testing.T) {
 	if again := squeeze(t, s); len(again) != 0 {
 		t.Errorf("it was tried again: %+v", again)
 	}
-	if err := os.WriteFile(path, src.blobs[l.Digest], 0o600); err != nil {
+	if err := os.WriteFile(path, src.Blobs[l.Digest], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := s.Squeeze(t.Context(), &SqueezeOptions{Again: true}); err != nil || len(out) != 1 || out[0].Kept != "" {
@@ -168,7 +169,7 @@ func TestSqueezeOnce(t *testing.T) {
 func TestSqueezeFaults(t *testing.T) {
 	src := image(t, archive(t, file("a", words(20_000))))
 	var m ocispec.Manifest
-	if err := unmarshal(src.manifest, &m); err != nil {
+	if err := unmarshal(src.Raw, &m); err != nil {
 		t.Fatal(err)
 	}
 	l := m.Layers[0]
@@ -183,7 +184,7 @@ func TestSqueezeFaults(t *testing.T) {
 		count.Store(0)
 		_, err = faulty.Squeeze(t.Context(), nil)
 		faulty.Close()
-		if got := readBlob(t, s, l); !bytes.Equal(got, src.blobs[l.Digest]) {
+		if got := readBlob(t, s, l); !bytes.Equal(got, src.Blobs[l.Digest]) {
 			t.Fatalf("operation %d: the blob is not what it was", n)
 		}
 		s.sweepTemp()
@@ -194,7 +195,7 @@ func TestSqueezeFaults(t *testing.T) {
 		if f := forms(t, s)[l.Digest]; f.How != "corrected" {
 			t.Fatalf("operation %d: afterwards %+v", n, f)
 		}
-		if got := readBlob(t, s, l); !bytes.Equal(got, src.blobs[l.Digest]) {
+		if got := readBlob(t, s, l); !bytes.Equal(got, src.Blobs[l.Digest]) {
 			t.Fatalf("operation %d: the corrected blob is not what it was", n)
 		}
 		if files := withoutShards(listing(t, s.root)); slices.ContainsFunc(files, func(p string) bool {
@@ -235,7 +236,7 @@ func TestDamagedCorrection(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got bytes.Buffer
-		if _, err := io.Copy(&got, b); err == nil && !bytes.Equal(got.Bytes(), src.blobs[l.Digest]) {
+		if _, err := io.Copy(&got, b); err == nil && !bytes.Equal(got.Bytes(), src.Blobs[l.Digest]) {
 			t.Errorf("byte %d: wrong bytes without an error", i)
 		}
 		b.Close()
@@ -272,7 +273,7 @@ func TestSqueezeMembers(t *testing.T) {
 		z.Close()
 	}
 	blob.Write(make([]byte, 512))
-	src := imageOf(t, tar, blob.Bytes())
+	src := storetest.Image(t, "", storetest.Gzipped(tar, blob.Bytes()))
 	img := load(t, s, src, "x")
 	if out := squeeze(t, s); len(out) != 1 || out[0].Kept != "" {
 		t.Errorf("got %+v", out)

@@ -58,6 +58,7 @@ var allowed = map[string][]string{
 	"internal/faultfs":      {},
 	"internal/faulttest":    {"..."},
 	"internal/registrytest": {"internal/testenv"},
+	"internal/storetest":    {},
 	"internal/mounttest":    {"..."},
 	"internal/treetest":     {"..."},
 	"internal/strace":       {"internal/testenv"},
@@ -117,7 +118,7 @@ func TestOffline(t *testing.T) {
 // A test helper must not get into the product.
 func TestNoTestCodeInProduct(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./cmd/layerfs") {
-		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") || strings.HasSuffix(dep, "/strace") || strings.HasSuffix(dep, "/faultfs") {
+		if dep == "testing" || strings.HasSuffix(dep, "/testenv") || strings.HasSuffix(dep, "/mounttest") || strings.HasSuffix(dep, "/registrytest") || strings.HasSuffix(dep, "/treetest") || strings.HasSuffix(dep, "/strace") || strings.HasSuffix(dep, "/faultfs") || strings.HasSuffix(dep, "/storetest") {
 			t.Errorf("the command depends on %s", dep)
 		}
 	}

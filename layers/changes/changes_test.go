@@ -1,7 +1,8 @@
-package layers
+package changes_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -14,13 +15,42 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerfs/layerfs/internal/storetest"
 	"github.com/layerfs/layerfs/internal/testenv"
 	"github.com/layerfs/layerfs/internal/treetest"
+	"github.com/layerfs/layerfs/layers"
 	"github.com/layerfs/layerfs/layers/changes"
 )
 
+// newStore makes an empty store, which must be sound at the end of the test.
+func newStore(t *testing.T) *layers.Store {
+	t.Helper()
+	s, err := layers.Open(filepath.Join(t.TempDir(), "store"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r, err := s.Check(context.Background(), nil)
+		if err != nil || len(r.Problems) > 0 {
+			t.Errorf("check: %+v, %v", r, err)
+		}
+		s.Close()
+	})
+	return s
+}
+
+// create makes a container of the image.
+func create(t *testing.T, s *layers.Store, name string) *layers.Container {
+	t.Helper()
+	c, err := s.CreateContainer(t.Context(), &layers.ContainerOptions{Image: "app:1", Names: []string{name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // unpack writes the merged tree of an item into a new directory.
-func unpack(t *testing.T, s *Store, item string) string {
+func unpack(t *testing.T, s *layers.Store, item string) string {
 	t.Helper()
 	dir := t.TempDir()
 	r, w := io.Pipe()
@@ -37,7 +67,7 @@ func unpack(t *testing.T, s *Store, item string) string {
 }
 
 // overlay mounts a container with the kernel's overlayfs over its unpacked stack.
-func overlay(t *testing.T, s *Store, c *Container) string {
+func overlay(t *testing.T, s *layers.Store, c *layers.Container) string {
 	t.Helper()
 	low := t.TempDir()
 	if c.ImageName != "" {
@@ -71,7 +101,7 @@ func take(t *testing.T, dir string) *treetest.Snapshot {
 }
 
 // diffBytes returns the tar of the changes, and checks its announced size.
-func diffBytes(t *testing.T, s *Store, x, y string) []byte {
+func diffBytes(t *testing.T, s *layers.Store, x, y string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w, err := s.Diff(t.Context(), &buf, x, y)
@@ -88,7 +118,7 @@ func diffBytes(t *testing.T, s *Store, x, y string) []byte {
 	return buf.Bytes()
 }
 
-func changeLines(t *testing.T, s *Store, x, y string) []string {
+func changeLines(t *testing.T, s *layers.Store, x, y string) []string {
 	t.Helper()
 	var lines []string
 	err := s.Changes(t.Context(), x, y, func(c changes.Change) error {
@@ -102,15 +132,18 @@ func changeLines(t *testing.T, s *Store, x, y string) []string {
 }
 
 // diffImage has what the scripts of TestContainerDiff change.
-func diffImage(t *testing.T, s *Store) *Image {
+func diffImage(t *testing.T, s *layers.Store) {
 	t.Helper()
-	big := strings.Repeat("0123456789abcdef", 20000)
-	return load(t, s, image(t,
-		archive(t, dir("d"), file("d/keep", "k"), file("d/mod", "old"), file("d/del", "x"), dir("d/sub"), file("d/sub/a", "a"), file("d/sub/b", "b"),
-			dir("mv"), file("mv/one", "1"), dir("mv/two"), file("mv/two/3", "3"), symlink("mv/link", "one"), link("mv/hard", "mv/one"),
-			file("big", big), dir("opq"), file("opq/x", "x"), file("opq/y", "y"), dir("todir"), file("todir/f", "f"), file("tofile", "t"), symlink("sl", "d/keep")),
-		archive(t, dir("d"), file("d/second", "2")),
-	), "app:1")
+	dir, file, big := storetest.Dir, storetest.File, strings.Repeat("0123456789abcdef", 20000)
+	src := storetest.Image(t, "",
+		storetest.Gzip(t, storetest.Tar(t, dir("d"), file("d/keep", "k"), file("d/mod", "old"), file("d/del", "x"), dir("d/sub"), file("d/sub/a", "a"), file("d/sub/b", "b"),
+			dir("mv"), file("mv/one", "1"), dir("mv/two"), file("mv/two/3", "3"), storetest.Symlink("mv/link", "one"), storetest.Link("mv/hard", "mv/one"),
+			file("big", big), dir("opq"), file("opq/x", "x"), file("opq/y", "y"), dir("todir"), file("todir/f", "f"), file("tofile", "t"), storetest.Symlink("sl", "d/keep"))),
+		storetest.Gzip(t, storetest.Tar(t, dir("d"), file("d/second", "2"))),
+	)
+	if _, err := s.Load(t.Context(), src, &layers.LoadOptions{Names: []string{"app:1"}}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 var diffCases = []struct {
@@ -147,7 +180,7 @@ func TestContainerDiff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newStore(t)
 			diffImage(t, s)
-			c := create(t, s, ContainerOptions{Image: "app:1", Names: []string{"c"}})
+			c := create(t, s, "c")
 			mnt := overlay(t, s, c)
 			sh(t, mnt, tt.script)
 			want := take(t, mnt)
@@ -159,7 +192,7 @@ func TestContainerDiff(t *testing.T) {
 				t.Errorf("changes %q\nwant    %q", got, tt.want)
 			}
 			tar := diffBytes(t, s, "c", "")
-			r, err := s.Commit(t.Context(), "c", &CommitOptions{Names: []string{"new:1"}})
+			r, err := s.Commit(t.Context(), "c", &layers.CommitOptions{Names: []string{"new:1"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -206,12 +239,12 @@ func TestDiffOfImages(t *testing.T) {
 	diffImage(t, s)
 	for i, tt := range diffCases {
 		name := fmt.Sprintf("c%d", i)
-		mnt := overlay(t, s, create(t, s, ContainerOptions{Image: "app:1", Names: []string{name}}))
+		mnt := overlay(t, s, create(t, s, name))
 		sh(t, mnt, tt.script)
 		if err := unix.Unmount(mnt, 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Commit(t.Context(), name, &CommitOptions{Names: []string{fmt.Sprintf("i%d:1", i)}}); err != nil {
+		if _, err := s.Commit(t.Context(), name, &layers.CommitOptions{Names: []string{fmt.Sprintf("i%d:1", i)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +281,7 @@ func ignoreLinks(path string, want, got *treetest.Entry) {
 	}
 }
 
-func tarOf(t *testing.T, s *Store, item string) string {
+func tarOf(t *testing.T, s *layers.Store, item string) string {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "tree.tar"))
 	if err != nil {
@@ -261,42 +294,11 @@ func tarOf(t *testing.T, s *Store, item string) string {
 	return f.Name()
 }
 
-// What a mount shows of a container is what the calls return.
-func TestContainerShow(t *testing.T) {
-	s := newStore(t)
-	img := diffImage(t, s)
-	c := create(t, s, ContainerOptions{Image: "app:1", Names: []string{"c"}})
-	if err := os.WriteFile(filepath.Join(s.UpperPath(c.ID), "new"), []byte("n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := s.ChangesText(t.Context(), c.ID); err != nil || string(text) != "A /new\n" {
-		t.Errorf("changes %q, %v", text, err)
-	}
-	f, err := s.DiffFile(t.Context(), c.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, diffBytes(t, s, "c", "")) {
-		t.Errorf("diff of %d bytes, %v", len(got), err)
-	}
-	want, err := s.Blob(img.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := s.ContainerConfig(c); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("config %q, %v", got, err)
-	}
-	if _, err := s.DiffFile(t.Context(), "absent"); err == nil {
-		t.Error("a diff of nothing")
-	}
-}
-
 // A file that is being written all the time does not end a diff, and is named.
 func TestDiffWhileWriting(t *testing.T) {
 	s := newStore(t)
 	diffImage(t, s)
-	c := create(t, s, ContainerOptions{Image: "app:1", Names: []string{"c"}})
+	c := create(t, s, "c")
 	f, err := os.Create(filepath.Join(s.UpperPath(c.ID), "log"))
 	if err != nil {
 		t.Fatal(err)
