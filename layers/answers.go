@@ -2,7 +2,6 @@ package layers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/index/tree"
-	"github.com/layerfs/layerfs/layers/union"
 )
 
 // Answers are questions about images that the index and the trees of the layers
@@ -160,43 +158,12 @@ func describeFile(t *tree.Tree, ino tree.Ino, a tree.Attr) (File, error) {
 	return f, nil
 }
 
-// An openStack is the open layers of an image and their union.
-type openStack struct {
-	*union.Stack
-	layers []*Layer
-}
-
-// openStack opens the layers of a stack, bottom first.
-func (s *Store) openStack(stack []DiffID) (*openStack, error) {
-	o := &openStack{}
-	var trees []*tree.Tree
-	for _, d := range stack {
-		l, err := s.OpenLayer(d)
-		if err != nil {
-			return nil, errors.Join(err, o.Close())
-		}
-		o.layers = append(o.layers, l)
-		trees = append(trees, l.tree)
-	}
-	o.Stack = union.New(trees)
-	return o, nil
-}
-
-// Close closes the layers.
-func (o *openStack) Close() error {
-	var errs []error
-	for _, l := range o.layers {
-		errs = append(errs, l.Close())
-	}
-	return errors.Join(errs...)
-}
-
 // stackOf finds an image and opens its stack.
-func (s *Store) stackOf(ctx context.Context, nameOrID string) (*Image, *openStack, error) {
+func (s *Store) stackOf(ctx context.Context, nameOrID string) (*Image, *Stack, error) {
 	img, err := s.Image(ctx, nameOrID)
 	if err != nil {
 		return nil, nil, err
 	}
-	stack, err := s.openStack(img.DiffIDs())
+	stack, err := s.OpenStack(img.DiffIDs())
 	return img, stack, err
 }

@@ -47,7 +47,7 @@ func (s *Store) DiffImages(ctx context.Context, a, b string, fn func(*ImageChang
 // A differ compares two stacks.
 type differ struct {
 	ctx   context.Context
-	a, b  *openStack
+	a, b  *Stack
 	fn    func(*ImageChange) error
 	links linkPairs
 	count int
@@ -134,7 +134,7 @@ func (d *differ) file(path string, a, b union.Node) error {
 }
 
 // below calls fn for a file and, if it is a directory, for all in it.
-func (d *differ) below(path string, s *openStack, n union.Node, fn func(string, union.Node) error) error {
+func (d *differ) below(path string, s *Stack, n union.Node, fn func(string, union.Node) error) error {
 	if path != "" {
 		if err := fn(path, n); err != nil {
 			return err
@@ -149,7 +149,7 @@ func (d *differ) below(path string, s *openStack, n union.Node, fn func(string, 
 }
 
 // each calls fn for every name of a directory.
-func (d *differ) each(s *openStack, dir union.Node, fn func(name string, n union.Node) error) error {
+func (d *differ) each(s *Stack, dir union.Node, fn func(name string, n union.Node) error) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
@@ -178,12 +178,12 @@ func (d *differ) deleted(path string, n union.Node) error {
 	return d.fn(&ImageChange{Kind: ActionDeleted, Path: "/" + path, From: f})
 }
 
-func (d *differ) describe(s *openStack, n union.Node) (*File, error) {
+func (d *differ) describe(s *Stack, n union.Node) (*File, error) {
 	a, err := s.Attr(n)
 	if err != nil {
 		return nil, err
 	}
-	f, err := describeFile(s.Layer(n.Layer), n.Ino, a)
+	f, err := describeFile(s.Layer(n).Tree(), n.Ino, a)
 	return &f, err
 }
 
@@ -213,7 +213,7 @@ func (d *differ) compare(path string, a, b union.Node) error {
 // identical reports whether both are the same inode of the same layer. A directory
 // may still have its attributes from elsewhere.
 func (d *differ) identical(a, b union.Node) bool {
-	if a.Ino != b.Ino || a.Kind == tree.KindDirectory || d.a.Layer(a.Layer) != d.b.Layer(b.Layer) {
+	if a.Ino != b.Ino || a.Kind == tree.KindDirectory || d.a.Layer(a).Tree() != d.b.Layer(b).Tree() {
 		return false
 	}
 	return d.a.Groups() == 0 && d.b.Groups() == 0
@@ -257,7 +257,7 @@ func (d *differ) differences(a, b union.Node) ([]string, error) {
 
 // content reports whether the contents of two files of one kind differ.
 func (d *differ) content(a, b union.Node, x, y tree.Attr) (bool, error) {
-	s, t := d.a.Layer(a.Layer), d.b.Layer(b.Layer)
+	s, t := d.a.Layer(a).Tree(), d.b.Layer(b).Tree()
 	switch x.Kind {
 	case tree.KindSymlink:
 		p, err := s.Symlink(a.Ino)
@@ -291,7 +291,7 @@ func (d *differ) content(a, b union.Node, x, y tree.Attr) (bool, error) {
 // sameXattrs compares the extended attributes of two files.
 func (d *differ) sameXattrs(a, b union.Node) (bool, error) {
 	type pair struct{ name, value string }
-	list := func(s *openStack, n union.Node) (out []pair, err error) {
+	list := func(s *Stack, n union.Node) (out []pair, err error) {
 		err = s.EachXattr(n, func(name, value []byte) bool {
 			out = append(out, pair{string(name), string(value)})
 			return true
@@ -315,7 +315,7 @@ type side struct {
 	node union.Node
 }
 
-func openSide(s *openStack, dir union.Node) (*side, error) {
+func openSide(s *Stack, dir union.Node) (*side, error) {
 	list, err := s.Open(s.DirID(dir))
 	if err != nil {
 		return nil, err

@@ -85,9 +85,9 @@ type finder struct {
 type user struct {
 	ref    ImageRef
 	ids    []DiffID
-	places []int      // of the layer in the stack
-	stack  *openStack // opened at the first file that is found
-	lost   bool       // it cannot be opened now
+	places []int  // of the layer in the stack
+	stack  *Stack // opened at the first file that is found
+	lost   bool   // it cannot be opened now
 }
 
 // prepare checks the options and reads which layers are to be searched.
@@ -255,7 +255,7 @@ func (f *finder) openUser(u *user) error {
 	if u.stack != nil || u.lost {
 		return nil
 	}
-	stack, err := f.s.openStack(u.ids)
+	stack, err := f.s.OpenStack(u.ids)
 	switch {
 	case errors.Is(err, ErrStoreGone):
 		f.gone, u.lost = err, true
@@ -273,7 +273,7 @@ func (f *finder) openUser(u *user) error {
 func (u *user) shows(name string, e tree.Dirent) (bool, error) {
 	top := u.places[len(u.places)-1]
 	for i := top + 1; i < len(u.ids); i++ {
-		p, err := probe(u.stack.Layer(i), split(name))
+		p, err := probe(u.stack.layers[i].tree, split(name))
 		if err != nil {
 			return false, err
 		}

@@ -89,7 +89,7 @@ const maxLinks = 40
 
 // resolve follows the path through the merged tree. Where it ends early the rest is
 // taken as it is written.
-func (out *Origin) resolve(stack *openStack, path string, follow bool) error {
+func (out *Origin) resolve(stack *Stack, path string, follow bool) error {
 	type dir struct {
 		name string
 		id   union.DirID // of the directory that name leads to
@@ -117,7 +117,7 @@ func (out *Origin) resolve(stack *openStack, path string, follow bool) error {
 		case ok && n.Kind == tree.KindDirectory:
 			dirs = append(dirs, dir{name, stack.DirID(n)})
 		case ok && n.Kind == tree.KindSymlink && (follow || len(todo) > 0):
-			target, err := stack.Layer(n.Layer).Symlink(n.Ino)
+			target, err := stack.Layer(n).Tree().Symlink(n.Ino)
 			if err != nil {
 				return treeError(err)
 			}
@@ -146,7 +146,7 @@ func split(path string) []string {
 }
 
 // trace asks every layer what it does to the path.
-func (out *Origin) trace(stack *openStack, steps []Step) error {
+func (out *Origin) trace(stack *Stack, steps []Step) error {
 	exists := false
 	for i, l := range stack.layers {
 		p, err := probe(l.tree, split(out.Path))
@@ -226,8 +226,8 @@ func probe(t *tree.Tree, path []string) (p probed, err error) {
 }
 
 // file describes what was found in layer i of the stack.
-func (p *probed) file(stack *openStack, i int, path string) (*File, error) {
-	t, ino := stack.Layer(i), p.dirent.Ino
+func (p *probed) file(stack *Stack, i int, path string) (*File, error) {
+	t, ino := stack.layers[i].tree, p.dirent.Ino
 	if p.dirent.Kind == tree.KindLink {
 		target, err := t.LowerLink(uint32(ino))
 		if err != nil {
