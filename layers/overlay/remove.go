@@ -52,22 +52,37 @@ func (s *site) isUp() (bool, error) {
 	return err == nil, err
 }
 
-// Unlink removes a name of something that is no directory.
-func (f *FS) Unlink(parent ID, name string) error {
+// victim finds what is to be removed, a directory or something else. The caller calls
+// done.
+func (f *FS) victim(parent ID, name string, dir bool) (*site, error) {
 	if err := f.writable(); err != nil {
-		return err
+		return nil, err
 	}
 	s, err := f.site(parent, name)
+	if err != nil {
+		return nil, err
+	}
+	switch isDir := s.e.kind == unix.S_IFDIR; {
+	case !s.e.exists():
+		err = unix.ENOENT
+	case isDir && !dir:
+		err = unix.EISDIR
+	case dir && !isDir:
+		err = unix.ENOTDIR
+	default:
+		return s, nil
+	}
+	s.done()
+	return nil, err
+}
+
+// Unlink removes a name of something that is no directory.
+func (f *FS) Unlink(parent ID, name string) error {
+	s, err := f.victim(parent, name, false)
 	if err != nil {
 		return err
 	}
 	defer s.done()
-	switch {
-	case !s.e.exists():
-		return unix.ENOENT
-	case s.e.kind == unix.S_IFDIR:
-		return unix.EISDIR
-	}
 	up, err := s.isUp()
 	if err != nil {
 		return err
@@ -167,20 +182,11 @@ func (f *FS) lost(n *node, gone *Attr, own bool) {
 
 // Rmdir removes an empty directory.
 func (f *FS) Rmdir(parent ID, name string) error {
-	if err := f.writable(); err != nil {
-		return err
-	}
-	s, err := f.site(parent, name)
+	s, err := f.victim(parent, name, true)
 	if err != nil {
 		return err
 	}
 	defer s.done()
-	switch {
-	case !s.e.exists():
-		return unix.ENOENT
-	case s.e.kind != unix.S_IFDIR:
-		return unix.ENOTDIR
-	}
 	if s.e.n == nil {
 		if err := f.checkEmpty(s.e.id, s.at()); err != nil {
 			return err
