@@ -170,12 +170,7 @@ func (o *loadOptions) loadOne(ctx context.Context, st *layers.Store, img archive
 		names = o.names
 	}
 	lo := &layers.LoadOptions{Names: names, MaxBytes: o.maxSize, DropBlobs: o.dropBlobs}
-	if !o.quiet {
-		p := newProgress(o.progress)
-		defer p.close()
-		lo.Progress = p.layer
-	}
-	loaded, err := st.Load(ctx, img.Source, lo)
+	loaded, err := loadShown(ctx, st, img.Source, lo, o.quiet, o.progress)
 	if err != nil {
 		return err
 	}
@@ -190,6 +185,16 @@ func (o *loadOptions) loadOne(ctx context.Context, st *layers.Store, img archive
 		fmt.Fprintf(o.out, "Loaded image: %s\n", normal)
 	}
 	return nil
+}
+
+// loadShown loads an image and shows how far it is, unless that is not wanted.
+func loadShown(ctx context.Context, st *layers.Store, src layers.Source, lo *layers.LoadOptions, quiet bool, w io.Writer) (*layers.Image, error) {
+	if !quiet {
+		p := newProgress(w)
+		defer p.close()
+		lo.Progress = p.layer
+	}
+	return st.Load(ctx, src, lo)
 }
 
 func isTerminal(f *os.File) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"strings"
@@ -65,9 +66,33 @@ func familiar(name string) string {
 	return strings.TrimPrefix(name, "library/")
 }
 
-// completeNames offers the names of the images to the completion of a shell, after
-// the flags of the verb.
+// completeNames offers the names of the images to the completion of a shell.
 func completeNames(e *env) cli.BashCompleteFunc {
+	return completeWith(e, func(ctx context.Context, st *layers.Store) (names []string, err error) {
+		list, err := st.Images(ctx)
+		for _, img := range list {
+			for _, n := range img.Names {
+				names = append(names, familiar(n.Name))
+			}
+		}
+		return names, err
+	})
+}
+
+// completeContainers offers the names of the containers.
+func completeContainers(e *env) cli.BashCompleteFunc {
+	return completeWith(e, func(ctx context.Context, st *layers.Store) (names []string, err error) {
+		list, err := st.Containers(ctx, nil)
+		for i := range list {
+			names = append(names, list[i].Name())
+		}
+		return names, err
+	})
+}
+
+// completeWith offers words that the store has, after the flags of the verb. What goes
+// wrong is not said: nobody wants to read it amid what he types.
+func completeWith(e *env, words func(context.Context, *layers.Store) ([]string, error)) cli.BashCompleteFunc {
 	return func(c *cli.Context) {
 		defer cli.DefaultCompleteWithFlags(c.Command)(c)
 		// The library does not call before for a completion.
@@ -79,14 +104,12 @@ func completeNames(e *env) cli.BashCompleteFunc {
 			return
 		}
 		defer st.Close()
-		list, err := st.Images(c.Context)
+		list, err := words(c.Context, st)
 		if err != nil {
 			return
 		}
-		for _, img := range list {
-			for _, n := range img.Names {
-				fmt.Fprintln(c.App.Writer, familiar(n.Name))
-			}
+		for _, word := range list {
+			fmt.Fprintln(c.App.Writer, word)
 		}
 	}
 }

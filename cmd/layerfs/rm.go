@@ -63,26 +63,3 @@ func rm(ctx context.Context, o *rmOptions, st *layers.Store) error {
 	}
 	return errors.Join(failed...)
 }
-
-// completeContainers offers the names of the containers to the completion of a
-// shell.
-func completeContainers(e *env) cli.BashCompleteFunc {
-	return func(c *cli.Context) {
-		defer cli.DefaultCompleteWithFlags(c.Command)(c)
-		if e.configure(c) != nil {
-			return
-		}
-		st, err := e.readStore()
-		if err != nil {
-			return
-		}
-		defer st.Close()
-		list, err := st.Containers(c.Context, nil)
-		if err != nil {
-			return
-		}
-		for i := range list {
-			fmt.Fprintln(c.App.Writer, list[i].Name())
-		}
-	}
-}

@@ -134,12 +134,7 @@ func (o *pullOptions) pullImage(ctx context.Context, st *layers.Store, l *locati
 		return o.report(ctx, st, l.path, raw)
 	}
 	lo := &layers.LoadOptions{Names: img.Names, MaxBytes: o.maxSize, DropBlobs: o.dropBlobs}
-	if !o.quiet {
-		p := newProgress(o.progress)
-		defer p.close()
-		lo.Progress = p.layer
-	}
-	loaded, err := st.Load(ctx, img.Source, lo)
+	loaded, err := loadShown(ctx, st, img.Source, lo, o.quiet, o.progress)
 	if err != nil {
 		return err
 	}
