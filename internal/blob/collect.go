@@ -31,14 +31,7 @@ func (s *Store) WalkPacks(fn func(id PackID, size int64) error) error {
 		if !ok {
 			return nil
 		}
-		size, err := entrySize(e)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed since the directory was read
-		}
-		if err != nil {
-			return err
-		}
-		return fn(id, size)
+		return withSize(e, func(size int64) error { return fn(id, size) })
 	})
 }
 
@@ -50,25 +43,22 @@ func walkShards(dir string, fn func(Sum, int64) error) error {
 			if !ok {
 				return nil
 			}
-			size, err := entrySize(e)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // removed since the directory was read
-			}
-			if err != nil {
-				return err
-			}
-			return fn(sum, size)
+			return withSize(e, func(size int64) error { return fn(sum, size) })
 		})
 	})
 }
 
-// entrySize returns the size of a directory's file.
-func entrySize(e fs.DirEntry) (int64, error) {
+// withSize calls fn with the size of a directory's file, unless it was removed since the
+// directory was read.
+func withSize(e fs.DirEntry, fn func(int64) error) error {
 	info, err := e.Info()
-	if err != nil {
-		return 0, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return info.Size(), nil
+	if err != nil {
+		return err
+	}
+	return fn(info.Size())
 }
 
 // eachShard calls fn for every shard of dir that exists.
