@@ -171,15 +171,7 @@ func (b *bench) umount(dir string) error {
 // warm reads all files below a directory, so that the page cache has them.
 func warm(dir string) error {
 	buf := make([]byte, 1<<20)
-	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		f, err := os.Open(p)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
+	return eachFile(dir, func(f *os.File) error {
 		for {
 			if _, err := f.Read(buf); err != nil {
 				return nil
@@ -191,6 +183,14 @@ func warm(dir string) error {
 // forget drops the files below a directory, or one file, from the page cache.
 func forget(path string) error {
 	unix.Sync()
+	return eachFile(path, func(f *os.File) error {
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	})
+}
+
+// eachFile opens the regular files below a directory, or the one file, one after the
+// other.
+func eachFile(path string, fn func(*os.File) error) error {
 	return filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -200,7 +200,7 @@ func forget(path string) error {
 			return err
 		}
 		defer f.Close()
-		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		return fn(f)
 	})
 }
 
