@@ -85,7 +85,7 @@ func (t *trees) imageAt(target string) (string, syscall.Errno) {
 		return "", t.errno(err)
 	}
 	for _, n := range c.Names {
-		if pathOf(n.Name) == path {
+		if layers.PathOfName(n.Name) == path {
 			return n.Name, 0
 		}
 	}

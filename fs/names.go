@@ -2,11 +2,6 @@ package fs
 
 import "strings"
 
-// pathOf returns the path of a name below images/. A ':' never appears in a path of the mount, because overlay
-// options, -v arguments and search paths split at it: each is written '@'. The last component always contains one,
-// since names have a tag or a digest, and no repository's does, so the rule can be undone.
-func pathOf(name string) string { return strings.ReplaceAll(name, ":", "@") }
-
 // splitPath cuts a path into its directory ("" for none) and its last component.
 func splitPath(path string) (dir, base string) {
 	i := strings.LastIndexByte(path, '/')

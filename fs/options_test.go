@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/layerfs/layerfs/layers"
 )
 
 func TestParseOwners(t *testing.T) {
@@ -88,7 +90,7 @@ func TestPathOf(t *testing.T) {
 		"localhost:5000/a/b:v1":       "localhost@5000/a/b@v1",
 		"x/y@sha256:ab":               "x/y@sha256@ab",
 	} {
-		if got := pathOf(name); got != want {
+		if got := layers.PathOfName(name); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}

@@ -150,7 +150,7 @@ func (b *builder) addNames(c *layers.Catalogue) {
 	for i := range c.Names {
 		in := &c.Names[i]
 		img := b.s.images[c.Images[in.Image].Slot]
-		path := pathOf(in.Name)
+		path := layers.PathOfName(in.Name)
 		if img == nil || in.Slot > maxSlot || !validPath(path) {
 			b.f.report("name " + in.Name + " is not shown: its image is not, its slot is too large, or it makes no path")
 			continue

@@ -71,9 +71,3 @@ func (tx *Tx) DeleteLayerRecord(id string) error {
 func (tx *Tx) EachLayerRecord(fn func(LayerRecord) error) error {
 	return each(tx, bucketLayerRecords, fn)
 }
-
-// EachRawLayerRecord calls fn with the head of every layer record in the order of
-// their IDs.
-func (tx *Tx) EachRawLayerRecord(fn func(Raw) error) error {
-	return tx.eachRaw(bucketLayerRecords, fn)
-}

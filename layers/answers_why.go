@@ -21,7 +21,6 @@ const (
 	ThingImage    = "image"
 	ThingLayer    = "layer"
 	ThingManifest = "manifest"
-	ThingConfig   = "config"
 	ThingBlob     = "compressed layer"
 	ThingContent  = "file content"
 	ThingUnused   = "unused" // in the store, and nothing needs it

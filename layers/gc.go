@@ -46,7 +46,11 @@ func (s *Store) GC(ctx context.Context, dryRun bool) (*Collected, error) {
 		return nil, err
 	}
 	defer release()
-	return s.collect(ctx, dryRun, nil)
+	out, err := s.collect(ctx, dryRun, nil)
+	if err == nil && !dryRun {
+		err = s.blobs.SweepTemp()
+	}
+	return out, err
 }
 
 // tryCollect collects unless somebody else does; then it asks him to do it once

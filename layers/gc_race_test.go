@@ -1,8 +1,13 @@
 package layers
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -43,5 +48,28 @@ func TestCollectionSeesWhatCameAndWent(t *testing.T) {
 		if _, err := s.GC(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A collection removes what a killed writer has left beside the blobs.
+func TestCollectionRemovesUnfinishedBlobs(t *testing.T) {
+	s := newStore(t)
+	img := load(t, s, image(t, archive(t, file("a", "b"))), "app:1")
+	stray := filepath.Join(s.root, "blobs", "sha256", img.ID.Encoded()[:2], ".tmp-killed")
+	old := time.Now().Add(-24 * time.Hour)
+	if err := errors.Join(os.WriteFile(stray, []byte("half"), 0o600), os.Chtimes(stray, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GC(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(stray); err != nil {
+		t.Errorf("after a dry run: %v", err)
+	}
+	if _, err := s.GC(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(stray); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after a collection: %v", err)
 	}
 }

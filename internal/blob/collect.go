@@ -111,12 +111,6 @@ func (s *Store) remove(path string) error {
 	return nil
 }
 
-// RemoveObject removes an object. A missing one is no error.
-func (s *Store) RemoveObject(sum Sum) error {
-	s.objects.forget(sum)
-	return s.remove(s.objectPath(sum))
-}
-
 // MoveObject gives the file of an object another name, from where the caller
 // removes it: that is quicker than removing a large file, and he may be in a hurry.
 // It returns the space that the file takes; with an empty name it only says that. A

@@ -163,11 +163,6 @@ func (s *Store) MoveCorrection(sum Sum, to string) (int64, error) {
 	return s.move(sharded(s.correctionsDir(), sum), digestOf("correction for blob", sum), to)
 }
 
-// RemoveCorrection removes a correction. A missing one is no error.
-func (s *Store) RemoveCorrection(sum Sum) error {
-	return s.remove(sharded(s.correctionsDir(), sum))
-}
-
 // BlobSize returns the size of a blob, or ErrNotFound.
 func (s *Store) BlobSize(sum Sum) (int64, error) {
 	st, err := os.Stat(s.blobPath(sum))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/layerfs/layerfs/internal/disk"
 )
@@ -90,17 +91,23 @@ func (s *Store) WalkBlobs(fn func(Sum, int64) error) error {
 // RemoveBlob removes a blob. A missing one is no error.
 func (s *Store) RemoveBlob(sum Sum) error { return s.remove(s.blobPath(sum)) }
 
-// SweepTemp removes what a killed process has left of a blob. (Staged bodies
-// lie in the importer's own directory.)
-//
-// Preconditions: nobody puts blobs meanwhile.
+// tempAge is the age at which an unfinished blob is left over for sure: blobs are small,
+// and written in a moment.
+const tempAge = time.Hour
+
+// SweepTemp removes what killed processes have left of blobs. (Staged bodies lie in
+// the importer's own directory.)
 func (s *Store) SweepTemp() error {
 	return eachShard(s.blobsDir(), func(shard string) error {
 		return eachEntry(shard, func(e fs.DirEntry) error {
 			if !disk.IsTemp(e.Name()) {
 				return nil
 			}
-			return s.remove(shard + "/" + e.Name())
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) < tempAge {
+				return nil // finished meanwhile, or being written
+			}
+			return errors.Join(err, s.remove(shard+"/"+e.Name()))
 		})
 	})
 }

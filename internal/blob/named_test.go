@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestBlob(t *testing.T) {
@@ -106,6 +107,13 @@ func TestSweepTemp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.SweepTemp(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(stray); err != nil {
+		t.Errorf("one that is being written: %v", err)
+	}
+	old := time.Now().Add(-2 * tempAge)
+	if err := errors.Join(os.Chtimes(stray, old, old), s.SweepTemp()); err != nil {
 		t.Fatal(err)
 	}
 	if got := files(t, s.root); len(got) != 1 || got[0] != s.blobPath(sum) {
