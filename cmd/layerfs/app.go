@@ -19,6 +19,7 @@ import (
 // An env is what a verb works with besides its own options.
 type env struct {
 	stdin          *os.File
+	in             io.Reader // stdin, but a signal ends the reading
 	stdout, stderr io.Writer
 	conf           *config.Config
 	confErr        error // why the configuration could not be read

@@ -82,7 +82,7 @@ func bigdataGetCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "get", Usage: "write the data to standard output", UsageText: "layerfs bigdata get NAME KEY",
 		BashComplete: completeNames(e),
-		Action: itemAction(e, e.viewStore, 2, 2, "NAME and KEY", func(ctx context.Context, st *layers.Store, args cli.Args) (err error) {
+		Action: itemAction(e.viewStore, 2, 2, "NAME and KEY", func(ctx context.Context, st *layers.Store, args cli.Args) (err error) {
 			_, r, err := st.BigData(ctx, args.Get(0), []byte(args.Get(1)))
 			if err != nil {
 				return err
@@ -98,7 +98,7 @@ func bigdataSetCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "store a file or standard input under the key", UsageText: "layerfs bigdata set NAME KEY FILE|-",
 		BashComplete: completeNames(e),
-		Action: itemAction(e, e.openStore, 3, 3, "NAME, KEY and FILE", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+		Action: itemAction(e.openStore, 3, 3, "NAME, KEY and FILE", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 			return e.withInput(args.Get(2), func(in io.Reader) error {
 				_, err := st.SetBigData(ctx, args.Get(0), []byte(args.Get(1)), in)
 				return err
@@ -111,7 +111,7 @@ func bigdataRmCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "rm", Usage: "remove the data of a key", UsageText: "layerfs bigdata rm NAME KEY",
 		BashComplete: completeNames(e),
-		Action: itemAction(e, e.openStore, 2, 2, "NAME and KEY", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+		Action: itemAction(e.openStore, 2, 2, "NAME and KEY", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 			return st.RemoveBigData(ctx, args.Get(0), []byte(args.Get(1)))
 		}),
 	}

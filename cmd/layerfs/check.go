@@ -207,11 +207,13 @@ func (o *checkOptions) remoteSources(ctx context.Context, st *layers.Store, from
 	if err != nil {
 		return nil, nil, err
 	}
-	var opened []*registry.Source
 	for _, in := range instances {
 		if err := remote.Allowed(ctx, in); err != nil {
 			return nil, nil, err
 		}
+	}
+	var opened []*registry.Source
+	for _, in := range instances {
 		src := remote.Open(ctx, in, st)
 		opened, list = append(opened, src), append(list, src)
 	}

@@ -20,12 +20,7 @@ func containerCommand(e *env) *cli.Command {
 		Description: `Besides its files a container has a directory for notes of those who use it: run-time
 configuration, logs, the address that was given to it. It lives as long as the
 container. A second one (--run) is gone after a reboot.`,
-		Action: func(c *cli.Context) error {
-			if name := c.Args().First(); name != "" {
-				return usagef("unknown verb %q; the only one is dir", name)
-			}
-			return usagef("needs a verb: dir")
-		},
+		Action:      needsVerb("dir"),
 		Subcommands: []*cli.Command{containerDirCommand(e)},
 	}
 }
@@ -66,7 +61,7 @@ Examples:
 		Action: func(c *cli.Context) error {
 			o := &containerDirOptions{
 				container: c.Args().Get(0), file: c.Args().Get(1), run: c.Bool("run"), list: c.Bool("list"),
-				set: c.String("set"), remove: c.Bool("remove"), in: e.stdin, out: e.stdout,
+				set: c.String("set"), remove: c.Bool("remove"), in: e.in, out: e.stdout,
 			}
 			low, high := 1, 2
 			if o.set != "" || o.remove {

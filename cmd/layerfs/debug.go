@@ -21,7 +21,7 @@ func debugCommand(e *env) *cli.Command {
 
 Example:
    layerfs debug dump | less -S`,
-			Action: itemAction(e, e.viewStore, 0, 0, "", func(ctx context.Context, st *layers.Store, _ cli.Args) error {
+			Action: itemAction(e.viewStore, 0, 0, "", func(ctx context.Context, st *layers.Store, _ cli.Args) error {
 				return st.Dump(ctx, e.stdout)
 			}),
 		}},

@@ -87,7 +87,7 @@ func (e *env) confirmWipe(ctx context.Context, force bool, st *layers.Store) err
 		return err
 	}
 	fmt.Fprintf(e.stderr, "Remove all of %s (%s and their containers)? [y/N] ", st.Root(), count(int64(i.Images), "image"))
-	answer, err := bufio.NewReader(e.stdin).ReadString('\n')
+	answer, err := bufio.NewReader(e.in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

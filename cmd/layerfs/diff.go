@@ -27,7 +27,7 @@ func diffCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "diff", Category: "Images in and out",
 		Usage:     "write the changes of a container, an image or a layer as a tar",
-		UsageText: "layerfs diff [-o FILE] X [Y]",
+		UsageText: "layerfs diff [flags] X [Y]",
 		Description: `The tar has the form of an image layer: applied on Y it gives X. Without Y it is what
 X was made of, as with "layerfs changes". For a layer, and for an image its topmost
 one, it is the tar that the layer came in with, bit for bit; its sha256 is the layer's

@@ -118,16 +118,27 @@ func (e *env) findStore() finding {
 }
 
 func findKernel() finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
+	release, err := kernelRelease()
+	if err != nil {
 		return limited("kernel", err.Error(), "")
 	}
-	release := unix.ByteSliceToString(u.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && major < 5 {
-		return limited("kernel", release, "use Linux 5.4 or newer")
+	if olderThan(release, 5, 4) {
+		return limited("kernel", "Linux "+release, "use Linux 5.4 or newer")
 	}
 	return ok("kernel", "Linux "+release)
+}
+
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	err := unix.Uname(&u)
+	return unix.ByteSliceToString(u.Release[:]), err
+}
+
+// olderThan says no of a release that is not written in numbers.
+func olderThan(release string, major, minor int) bool {
+	var a, b int
+	_, err := fmt.Sscanf(release, "%d.%d", &a, &b)
+	return err == nil && (a < major || a == major && b < minor)
 }
 
 func findDevice() finding {
@@ -196,13 +207,11 @@ func findPassthrough() finding {
 	if os.Geteuid() != 0 {
 		return limited(name, "needs root; everything else does without it", "")
 	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
+	release, err := kernelRelease()
+	if err != nil {
 		return limited(name, err.Error(), "")
 	}
-	var major, minor int
-	release := unix.ByteSliceToString(u.Release[:])
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 9 {
+	if olderThan(release, 6, 9) {
 		return limited(name, "needs Linux 6.9", "")
 	}
 	return ok(name, "mount -o passthrough reads large files at the speed of the disk")

@@ -13,7 +13,7 @@ func exportCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "export", Category: "Containers",
 		Usage:     "write all files of a container or an image as one tar",
-		UsageText: "layerfs export [-o FILE] X",
+		UsageText: "layerfs export [flags] X",
 		Description: `The merged tree as a root file system tar, which "layerfs import" reads again. X is a
 container, an image or a layer with those below it. What "layerfs diff --help" says
 about containers that are being written holds here.

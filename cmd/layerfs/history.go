@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -120,11 +119,7 @@ func (o *historyOptions) table() table[step] {
 			if s.Layer != "" {
 				id = short(string(s.Layer), o.noTrunc)
 			}
-			by := strings.Join(strings.Fields(s.CreatedBy), " ")
-			if r := []rune(by); len(r) > 45 && !o.noTrunc {
-				by = string(r[:44]) + "…"
-			}
-			return []string{id, ago(s.Created), by, size(s.Size), s.Comment}
+			return []string{id, ago(s.Created), command(s.CreatedBy, o.noTrunc), size(s.Size), s.Comment}
 		},
 	}
 }

@@ -56,7 +56,7 @@ func (e *env) importOptions(c *cli.Context) (o *importOptions, err error) {
 	if err := argCount(c, 1, 2, "FILE or -"); err != nil {
 		return nil, err
 	}
-	o = &importOptions{input: c.Args().First(), message: c.String("message"), stdin: interruptible(c.Context, e.stdin), out: e.stdout}
+	o = &importOptions{input: c.Args().First(), message: c.String("message"), stdin: e.in, out: e.stdout}
 	if o.input == "-" && isTerminal(e.stdin) {
 		return nil, usagef("standard input is a terminal; name the tar file")
 	}

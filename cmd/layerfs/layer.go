@@ -113,7 +113,7 @@ func (e *env) layerCreate(ctx context.Context, o *layers.CreateLayerOptions, fil
 // withInput calls fn with a file, or with standard input for "-".
 func (e *env) withInput(name string, fn func(io.Reader) error) (err error) {
 	if name == "-" {
-		return fn(e.stdin)
+		return fn(e.in)
 	}
 	f, err := os.Open(name)
 	if err != nil {

@@ -75,7 +75,7 @@ func (e *env) loadOptions(c *cli.Context) (*loadOptions, error) {
 	}
 	o := &loadOptions{
 		input: c.String("input"), names: c.StringSlice("name"), allPlatforms: c.Bool("all-platforms"),
-		dropBlobs: !c.Bool("keep-blobs"), quiet: c.Bool("quiet"), stdin: interruptible(c.Context, e.stdin), out: e.stdout, progress: e.stderr,
+		dropBlobs: !c.Bool("keep-blobs"), quiet: c.Bool("quiet"), stdin: e.in, out: e.stdout, progress: e.stderr,
 	}
 	if c.Args().Present() {
 		if o.input != "" {

@@ -84,7 +84,7 @@ func logoutCommand(e *env) *cli.Command {
 func (e *env) askCredentials(c *cli.Context) (*registry.Credentials, error) {
 	cred := &registry.Credentials{Username: c.String("username"), Password: c.String("password")}
 	onTerminal := isTerminal(e.stdin)
-	in := bufio.NewReader(interruptible(c.Context, e.stdin))
+	in := bufio.NewReader(e.in)
 	if cred.Username == "" {
 		if !onTerminal || c.Bool("password-stdin") {
 			return nil, usagef("name the user with -u")

@@ -31,7 +31,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	defer stop()
 	// The second signal kills, should the first one not be heard.
 	context.AfterFunc(ctx, stop)
-	e := &env{stdin: stdin, stdout: stdout, stderr: stderr}
+	e := &env{stdin: stdin, in: interruptible(ctx, stdin), stdout: stdout, stderr: stderr}
 	app := newApp(e)
 	if dir := os.Getenv(profileVariable); dir != "" {
 		defer profile(dir, verbOf(args, func(name string) bool { return app.Command(name) != nil }), stderr)()

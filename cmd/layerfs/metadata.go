@@ -28,7 +28,7 @@ Examples:
 			{
 				Name: "get", Usage: "print the text", UsageText: "layerfs metadata get NAME",
 				BashComplete: completeNames(e),
-				Action: itemAction(e, e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+				Action: itemAction(e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 					it, err := st.Item(ctx, args.First())
 					if err == nil {
 						_, err = fmt.Fprintln(e.stdout, it.Metadata)
@@ -39,10 +39,10 @@ Examples:
 			{
 				Name: "set", Usage: "replace the text; - reads it from standard input", UsageText: "layerfs metadata set NAME TEXT|-",
 				BashComplete: completeNames(e),
-				Action: itemAction(e, e.openStore, 2, 2, "NAME and TEXT", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+				Action: itemAction(e.openStore, 2, 2, "NAME and TEXT", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 					text := args.Get(1)
 					if text == "-" {
-						raw, err := io.ReadAll(e.stdin)
+						raw, err := io.ReadAll(e.in)
 						if err != nil {
 							return err
 						}
@@ -56,7 +56,7 @@ Examples:
 }
 
 // itemAction is the action of a verb without flags.
-func itemAction(_ *env, open func() (*layers.Store, error), low, high int, what string, fn func(context.Context, *layers.Store, cli.Args) error) cli.ActionFunc {
+func itemAction(open func() (*layers.Store, error), low, high int, what string, fn func(context.Context, *layers.Store, cli.Args) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if err := argCount(c, low, high, what); err != nil {
 			return err
@@ -80,21 +80,21 @@ func flagCommand(e *env) *cli.Command {
 			{
 				Name: "set", Usage: "set a flag", UsageText: "layerfs flag set NAME FLAG [VALUE]",
 				BashComplete: completeNames(e),
-				Action: itemAction(e, e.openStore, 2, 3, "NAME and FLAG", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+				Action: itemAction(e.openStore, 2, 3, "NAME and FLAG", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 					return st.SetFlag(ctx, args.Get(0), args.Get(1), args.Get(2))
 				}),
 			},
 			{
 				Name: "clear", Usage: "clear a flag", UsageText: "layerfs flag clear NAME FLAG",
 				BashComplete: completeNames(e),
-				Action: itemAction(e, e.openStore, 2, 2, "NAME and FLAG", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+				Action: itemAction(e.openStore, 2, 2, "NAME and FLAG", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 					return st.ClearFlag(ctx, args.Get(0), args.Get(1))
 				}),
 			},
 			{
 				Name: "ls", Usage: "list the flags", UsageText: "layerfs flag ls NAME",
 				BashComplete: completeNames(e),
-				Action: itemAction(e, e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+				Action: itemAction(e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 					it, err := st.Item(ctx, args.First())
 					if err != nil {
 						return err

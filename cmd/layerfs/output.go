@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -81,8 +82,11 @@ func printTemplate[T any](w io.Writer, format string, items []T) error {
 		return usagef("--format %q: %v", format, err)
 	}
 	for _, item := range items {
-		if err := tmpl.Execute(w, item); err != nil {
+		var wrong template.ExecError
+		if err := tmpl.Execute(w, item); errors.As(err, &wrong) {
 			return usagef("--format %q: %v", format, err)
+		} else if err != nil {
+			return err // of the writing
 		}
 		fmt.Fprintln(w)
 	}

@@ -22,7 +22,7 @@ Examples:
    layerfs size debian:12
    layerfs size base`,
 		BashComplete: completeNames(e),
-		Action: itemAction(e, e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
+		Action: itemAction(e.viewStore, 1, 1, "NAME", func(ctx context.Context, st *layers.Store, args cli.Args) error {
 			n, err := st.Size(ctx, args.First())
 			if err == nil {
 				_, err = fmt.Fprintln(e.stdout, n)

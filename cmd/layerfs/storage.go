@@ -92,22 +92,13 @@ func (o *pullOptions) loadStorage(ctx context.Context, st *layers.Store, img *la
 	if img.Name != "" {
 		lo.Names = []string{img.Name}
 	}
-	loaded, err := o.loadWithProgress(ctx, st, img, lo)
+	loaded, err := loadShown(ctx, st, img, lo, o.quiet, o.progress)
 	if err != nil {
 		return err
 	}
 	o.noteManifest(ref, img.Recorded, desc)
 	fmt.Fprintln(o.out, loaded.ID.Encoded())
 	return nil
-}
-
-func (o *pullOptions) loadWithProgress(ctx context.Context, st *layers.Store, src layers.Source, lo *layers.LoadOptions) (*layers.Image, error) {
-	if !o.quiet {
-		p := newProgress(o.progress)
-		defer p.close()
-		lo.Progress = p.layer
-	}
-	return st.Load(ctx, src, lo)
 }
 
 // noteManifest says that an image has another manifest than where it comes from.
