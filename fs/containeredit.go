@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/layers"
 )
@@ -25,13 +26,8 @@ func (t *trees) edit(fn func(ctx context.Context) error, names ...string) syscal
 	if err == nil {
 		err = t.reload(ctx)
 	}
-	switch {
-	case errors.Is(err, layers.ErrDuplicateName):
-		return syscall.EEXIST
-	case errors.Is(err, layers.ErrInvalidName):
-		return syscall.EINVAL
-	case errors.Is(err, layers.ErrContainerUnknown), errors.Is(err, layers.ErrImageUnknown):
-		return syscall.ENOENT
+	if errors.Is(err, layers.ErrImageUnknown) {
+		return syscall.ENOENT // what a new link leads to, no file that the kernel remembers
 	}
 	return t.errno(err)
 }
@@ -94,7 +90,7 @@ func (t *trees) imageAt(target string) (string, syscall.Errno) {
 
 // renameContainer gives a container another name.
 func (t *trees) renameContainer(oldName, newName string, flags uint32) syscall.Errno {
-	if flags&^syscall.O_EXCL != 0 && flags != 1 { // RENAME_NOREPLACE is what happens anyway
+	if flags&^unix.RENAME_NOREPLACE != 0 { // which is what happens anyway
 		return syscall.EINVAL
 	}
 	e, ok := t.list.Load().find(oldName)

@@ -236,11 +236,5 @@ func (r treeRaw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) 
 
 // StatFs answers for the file system that the store, and with it every container, lies on.
 func (r treeRaw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(r.t.f.store.Root(), &st); err != nil {
-		return result(r.t.errno(err))
-	}
-	out.FromStatfsT(&st)
-	out.NameLen = 255
-	return fuse.OK
+	return r.t.f.statFs(out)
 }

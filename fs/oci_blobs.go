@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/layers"
 )
@@ -93,7 +91,7 @@ func (c *blobFiles) use(f *fileSystem, d ocispec.Descriptor) (*blobFile, error) 
 	b.cond.L = &b.mu
 	if b.file != nil {
 		b.made, b.done = d.Size, true
-	} else if err := b.start(f.store.Root()); err != nil {
+	} else if err := b.start(f.store); err != nil {
 		stop()
 		return nil, errors.Join(err, blob.Close())
 	}
@@ -169,12 +167,8 @@ func (c *blobFiles) close() {
 }
 
 // start begins to make the layer.
-func (b *blobFile) start(root string) error {
-	dir := filepath.Join(root, "tmp")
-	if unix.Access(dir, unix.W_OK) != nil {
-		dir = os.TempDir()
-	}
-	file, err := unnamed(dir)
+func (b *blobFile) start(st *layers.Store) error {
+	file, err := st.TempFile()
 	if err != nil {
 		return fmt.Errorf("file for a layer that is made again: %w", err)
 	}
@@ -186,18 +180,6 @@ func (b *blobFile) start(root string) error {
 		b.finish(err)
 	}()
 	return nil
-}
-
-// unnamed makes a file without a name.
-func unnamed(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if err == nil {
-		return f, nil
-	}
-	if f, err = os.CreateTemp(dir, "blob-"); err != nil {
-		return nil, err
-	}
-	return f, os.Remove(f.Name())
 }
 
 // A madeWriter tells waiting readers how far a layer has come. All but the last byte is theirs at once.

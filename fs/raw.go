@@ -38,9 +38,13 @@ func (r rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // StatFs answers for the file system that the store lies on.
 func (r rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	return r.f.statFs(out)
+}
+
+func (f *fileSystem) statFs(out *fuse.StatfsOut) fuse.Status {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(r.f.store.Root(), &st); err != nil {
-		return fuse.Status(r.f.errno(err))
+	if err := syscall.Statfs(f.store.Root(), &st); err != nil {
+		return fuse.Status(f.errno(err))
 	}
 	out.FromStatfsT(&st)
 	out.NameLen = 255

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/layerfs/layerfs/index"
@@ -115,15 +113,6 @@ func (s *Store) DiskUsage(ctx context.Context) (_ *DiskUsage, err error) {
 	}
 	slices.SortStableFunc(out.Images, func(a, b ImageUsage) int { return cmp.Compare(b.Unique, a.Unique) })
 	return out, nil
-}
-
-// spoolDir is where temporary tables lie: in the store, or elsewhere when that
-// cannot be written.
-func (s *Store) spoolDir() string {
-	if s.readOnly {
-		return os.TempDir()
-	}
-	return filepath.Join(s.root, "tmp")
 }
 
 // records reads which layers and images there are.

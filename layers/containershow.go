@@ -6,9 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/layers/changes"
 )
@@ -27,10 +24,7 @@ func (s *Store) ChangesText(ctx context.Context, nameOrID string) ([]byte, error
 // DiffFile writes what Diff gives for a container into a file without a name, which
 // takes space until it is closed. The caller closes it.
 func (s *Store) DiffFile(ctx context.Context, nameOrID string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.root, "tmp"), unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
-		f, err = unnamedFile(filepath.Join(s.root, "tmp"))
-	}
+	f, err := s.TempFile()
 	if err != nil {
 		return nil, err
 	}
@@ -38,18 +32,6 @@ func (s *Store) DiffFile(ctx context.Context, nameOrID string) (*os.File, error)
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// unnamedFile is for file systems without O_TMPFILE.
-func unnamedFile(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "diff-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

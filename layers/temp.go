@@ -3,6 +3,7 @@ package layers
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,4 +77,30 @@ func (s *Store) sweepTemp() {
 			lock.Close()
 		}
 	}
+}
+
+// spoolDir is where temporary tables lie: in the store, or elsewhere when that
+// cannot be written.
+func (s *Store) spoolDir() string {
+	if s.readOnly {
+		return os.TempDir()
+	}
+	return filepath.Join(s.root, "tmp")
+}
+
+// TempFile makes a file without a name, for what is put together while it is read. It
+// takes space until it is closed.
+func (s *Store) TempFile() (*os.File, error) {
+	dir := s.spoolDir()
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return f, err
+	}
+	if f, err = os.CreateTemp(dir, "file-"); err != nil { // a file system that knows no other
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
