@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/overlayfs"
 	"github.com/layerfs/layerfs/internal/process"
@@ -129,7 +127,7 @@ func (s *Store) ContainerWriter(id string) (who string, ok bool) {
 		return "", false
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+	if isFree(f) {
 		return "", false
 	}
 	text, err := os.ReadFile(filepath.Join(dir, writerFile))

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // pendingWanted in gc.pending asks the collection that is running for another round.
@@ -71,30 +71,20 @@ func (s *Store) lockGC(ctx context.Context, timeout time.Duration) (release func
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.root, err)
 	}
-	deadline := time.Now().Add(timeout)
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			if f.Truncate(0) == nil {
-				fmt.Fprintf(f, "%d", os.Getpid()) // for those who wait; a torn one does no harm
-			}
-			return func() { f.Close() }, nil
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	switch err := flock.Wait(limited, f); {
+	case err == nil:
+		if f.Truncate(0) == nil {
+			fmt.Fprintf(f, "%d", os.Getpid()) // for those who wait; a torn one does no harm
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("store %s: gc.lock: %w", s.root, err)
-		}
-		if !time.Now().Before(deadline) {
-			pid := make([]byte, 20)
-			n, _ := f.ReadAt(pid, 0)
-			f.Close()
-			return nil, fmt.Errorf("%w: process %s (gc) has been collecting for more than %v; wait for it, or stop it", ErrBusy, pid[:n], timeout)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
+		return func() { f.Close() }, nil
+	case ctx.Err() != nil || limited.Err() == nil:
+		f.Close()
+		return nil, err
 	}
+	pid := make([]byte, 20)
+	n, _ := f.ReadAt(pid, 0)
+	f.Close()
+	return nil, fmt.Errorf("%w: process %s (gc) has been collecting for more than %v; wait for it, or stop it", ErrBusy, pid[:n], timeout)
 }

@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 const (
@@ -145,7 +144,7 @@ func lockTree(dir string) (free func(), err error) {
 	if err != nil {
 		return func() {}, nil
 	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if ok, err := flock.Try(f); !ok || err != nil {
 		f.Close()
 		return nil, ErrInUse
 	}

@@ -9,9 +9,9 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // holds are what the leases of living processes hold. It only grows: what a lease
@@ -143,19 +143,9 @@ func (h *holds) infos() []LeaseInfo {
 	return out
 }
 
-// isFree reports whether nobody has the lock that lockFile takes. Any number of
+// isFree reports whether nobody has the lock alone. Any number of
 // processes may ask at once.
 func isFree(f *os.File) bool {
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil
-}
-
-// lockFile takes the flock of an open file, without waiting, and reports whether
-// it is ours and the file still where it was.
-func lockFile(f *os.File, path string) bool {
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false
-	}
-	here, err1 := f.Stat()
-	there, err2 := os.Lstat(path)
-	return err1 == nil && err2 == nil && os.SameFile(here, there)
+	ok, err := flock.TryShared(f)
+	return ok && err == nil
 }

@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/layerfs/layerfs/index/tree"
 	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/flock"
 	"github.com/layerfs/layerfs/tarsplit"
 )
 
@@ -122,25 +121,14 @@ func openLocked(path string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		for {
-			err = unix.Flock(int(f.Fd()), unix.LOCK_SH)
-			if !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		if err != nil {
+		if err := flock.Shared(f); err != nil {
 			f.Close()
-			return nil, fmt.Errorf("%s: flock: %w", path, err)
+			return nil, err
 		}
-		here, err1 := f.Stat()
-		there, err2 := os.Lstat(path)
-		if err1 == nil && err2 == nil && os.SameFile(here, there) {
+		if flock.IsAt(f, path) {
 			return f, nil
 		}
-		f.Close()
-		if err2 != nil {
-			return nil, err2
-		}
+		f.Close() // moved away; the next open says so
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // A Lease keeps things of the store from removal and collection until it is closed
@@ -102,7 +103,7 @@ func (s *Store) NewLease(ctx context.Context, purpose string) (*Lease, error) {
 		if err != nil {
 			return nil, fmt.Errorf("lease: %w", err)
 		}
-		if !lockFile(f, path) {
+		if !flock.TryAt(f, path) {
 			f.Close()
 			continue
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // A Partial is a blob on its way into the store: what has been fetched of it so
@@ -74,11 +76,11 @@ func (s *Store) OpenPartial(d digest.Digest) (*Partial, error) {
 		if err != nil {
 			return nil, fmt.Errorf("blob %s: %w", d, err)
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		if ok, err := flock.Try(f); !ok || err != nil {
 			f.Close()
 			return s.namelessPartial()
 		}
-		if isAt(f, path) {
+		if flock.IsAt(f, path) {
 			return &Partial{File: f, path: path}, nil
 		}
 		f.Close() // it was removed between the open and the lock
@@ -86,22 +88,11 @@ func (s *Store) OpenPartial(d digest.Digest) (*Partial, error) {
 }
 
 func (s *Store) namelessPartial() (*Partial, error) {
-	f, err := os.CreateTemp(filepath.Join(s.root, "tmp"), "blob-")
+	f, err := s.TempFile()
 	if err != nil {
 		return nil, fmt.Errorf("temporary file: %w", err)
 	}
-	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		f.Close()
-		return nil, err
-	}
 	return &Partial{File: f}, nil
-}
-
-// isAt says whether path is still the file that is open.
-func isAt(f *os.File, path string) bool {
-	here, err1 := f.Stat()
-	there, err2 := os.Lstat(path)
-	return err1 == nil && err2 == nil && os.SameFile(here, there)
 }
 
 // Close ends the work with the blob for now; what has been fetched stays.
@@ -115,7 +106,7 @@ func (p *Partial) Close() error {
 // Discard removes what has been fetched.
 func (p *Partial) Discard() error {
 	var err error
-	if p.path != "" && isAt(p.File, p.path) {
+	if p.path != "" && flock.IsAt(p.File, p.path) {
 		err = os.Remove(p.path)
 	}
 	return errors.Join(err, p.File.Close())

@@ -12,9 +12,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/layerfs/layerfs/internal/blob"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // What a repair cannot mend is put aside, so that everything else goes on working
@@ -135,8 +134,8 @@ func (s *Store) changeBadList(add, remove map[blob.Sum]bool) error {
 		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("%s: flock: %w", s.quarantineDir(), err)
+	if err := flock.Lock(lock); err != nil {
+		return err
 	}
 	sums, err := readBadList(s.badListPath())
 	if errors.Is(err, fs.ErrNotExist) {

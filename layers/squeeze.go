@@ -12,11 +12,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/layerfs/layerfs/index"
 	"github.com/layerfs/layerfs/internal/blob"
 	"github.com/layerfs/layerfs/internal/deflate"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // Squeezing replaces a kept blob by a correction: a small file from which, together
@@ -93,11 +93,12 @@ func (s *Store) lockSqueeze() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.root, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	ok, err := flock.Try(f)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: another squeeze is at work; what it does need not be done twice", ErrBusy)
+	}
+	if err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("%w: another squeeze is at work; what it does need not be done twice", ErrBusy)
-		}
 		return nil, err
 	}
 	return f, nil

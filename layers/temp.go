@@ -5,10 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // A tempDir is a directory below tmp/ that is flocked while its owner lives.
@@ -49,13 +52,7 @@ func lockDir(path string) (*os.File, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		f.Close()
-		return nil, false
-	}
-	here, err1 := f.Stat()
-	there, err2 := os.Lstat(path)
-	if err1 != nil || err2 != nil || !os.SameFile(here, there) {
+	if !flock.TryAt(f, path) {
 		f.Close()
 		return nil, false
 	}
@@ -99,7 +96,8 @@ func (s *Store) TempFile() (*os.File, error) {
 	if f, err = os.CreateTemp(dir, "file-"); err != nil { // a file system that knows no other
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	// Who sweeps may have removed it already.
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

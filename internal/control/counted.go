@@ -9,9 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 // A Counted is a mount in a place that the registry chooses, with a number of users:
@@ -65,22 +64,11 @@ func (r *Registry) counted(ctx context.Context, dir string) (*Counted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("counted mount: %w", err)
 	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return &Counted{r, dir, f}, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
+	if err := flock.Wait(ctx, f); err != nil {
+		f.Close()
+		return nil, err
 	}
+	return &Counted{r, dir, f}, nil
 }
 
 // Close lets others in.

@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/layerfs/layerfs/internal/flock"
 )
 
 var (
@@ -132,8 +132,8 @@ func (r *Registry) Claim(rec Record) (*Claim, error) {
 // publish locks and fills f and links it to path, in place of a dead record.
 func (r *Registry) publish(f *os.File, path string, raw []byte) (*Claim, error) {
 	defer os.Remove(f.Name())
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	if err := flock.Lock(f); err != nil { // nobody else knows the file yet
+		return nil, err
 	}
 	if _, err := f.Write(raw); err != nil {
 		return nil, err
@@ -250,12 +250,8 @@ func read(path string) (rec Record, alive bool, err error) {
 		return Record{}, false, err
 	}
 	defer f.Close()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if err == nil {
-		return Record{}, false, nil
-	}
-	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return Record{}, false, fmt.Errorf("lock %s: %w", path, err)
+	if dead, err := flock.TryShared(f); dead || err != nil {
+		return Record{}, false, err
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, 1<<20))
 	if err != nil {
@@ -297,9 +293,9 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := flock.Lock(f); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, err
 	}
 	return func() { f.Close() }, nil
 }

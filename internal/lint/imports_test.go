@@ -20,9 +20,10 @@ var allowed = map[string][]string{
 	"tarsplit":          {},
 	"internal/compress": {},
 	"internal/config":   {},
-	"internal/control":  {"internal/process"},
+	"internal/control":  {"internal/flock", "internal/process"},
 	"internal/deflate":  {},
 	"internal/disk":     {},
+	"internal/flock":    {},
 	"internal/idmap":    {},
 	"internal/lint":     {},
 	"internal/platform": {},
@@ -42,7 +43,7 @@ var allowed = map[string][]string{
 	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
-		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/idmap", "internal/overlayfs", "internal/process", "internal/spool",
+		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/flock", "internal/idmap", "internal/overlayfs", "internal/process", "internal/spool",
 		"layers/changes", "layers/graphroot", "layers/union", "layers/upper", "tarsplit",
 	},
 	// Ways in, out and through.
