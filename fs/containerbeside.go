@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"github.com/layerfs/layerfs/fs/internal/mount"
 )
 
 // containersBeside is the mount of containers that belongs to a mount of the store. It is a mount of its own in another
@@ -15,15 +17,20 @@ type containersBeside struct {
 	dir   string
 	below string        // the mount that it belongs to
 	ready chan struct{} // closed when the containers are mounted, or cannot be
-	s     *Containers   // valid after ready
+	set   *settings
+	s     *Containers // valid after ready
 	err   error
 	ended sync.Once
 }
 
 // start mounts the containers. The store is mounted already and need not wait for it.
-func (b *containersBeside) start(f *fileSystem, set *settings) {
+func (b *containersBeside) start(f *fileSystem) {
 	defer close(b.ready)
-	if b.err = os.MkdirAll(b.dir, 0o755); b.err == nil {
+	set := b.set
+	if _, b.err = mount.CleanDead(b.dir); b.err == nil {
+		b.err = os.MkdirAll(b.dir, 0o755)
+	}
+	if b.err == nil {
 		with := *set
 		with.mount.Writable, with.passthrough = true, false
 		b.s, b.err = serveContainers(f.sibling(), b.dir, "", b.below, &with)
@@ -41,6 +48,19 @@ func (f *fileSystem) sibling() *fileSystem {
 	}
 	n.snap.Store(emptySnapshot())
 	return n
+}
+
+// served returns the mount of the containers, nil when there is none.
+func (b *containersBeside) served() *Containers {
+	if b == nil {
+		return nil
+	}
+	select {
+	case <-b.ready:
+		return b.s
+	default:
+		return nil
+	}
 }
 
 // end unmounts the containers. Whoever uses them gets errors from then on.

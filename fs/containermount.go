@@ -198,6 +198,14 @@ func (s *Containers) yield(ctx context.Context) {
 	}
 }
 
+// Handover gives the Keeper of the options what another process needs to go on with the mount.
+func (s *Containers) Handover() error {
+	return fmt.Errorf("%w: of containers", ErrNoHandover)
+}
+
+// Stop is as that of Server.
+func (s *Containers) Stop(wait time.Duration) { s.t.conn.Stop(wait) }
+
 // Mountpoint returns the directory of the mount, absolute and without symbolic links.
 func (s *Containers) Mountpoint() string { return s.dir }
 

@@ -50,7 +50,7 @@ func (f *fileSystem) diffEntry(l *layer, t *tree.Tree, d *tree.Dirent, out *fuse
 	if d.Kind != tree.KindDirectory {
 		l = l.self()
 	}
-	f.found(out, node, &l.lookups)
+	f.found(out, node, l.lookups)
 	return true, nil
 }
 

@@ -93,7 +93,7 @@ func (v *view) node(st *stack, n union.Node) (uint64, *counter) {
 		}
 	}
 	l := v.image.layers[n.Layer]
-	return nodeID(kindFile, l.slot, uint32(n.Ino)), &l.lookups
+	return nodeID(kindFile, l.slot, uint32(n.Ino)), l.lookups
 }
 
 // newStack merges trees, bottom first.
@@ -112,7 +112,7 @@ func (s *snapshot) counterOf(node uint64) *counter {
 	switch k {
 	case kindFile, kindDiffDir, kindLayerObject, kindWhiteout:
 		if l := s.layerAt(slot); l != nil {
-			return &l.lookups
+			return l.lookups
 		}
 	case kindViewDir, kindViewObject:
 		if v := s.views[slot]; v != nil {

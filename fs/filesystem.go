@@ -27,8 +27,10 @@ type fileSystem struct {
 	root     uint64 // the node that is the root of the mount
 	cache    *union.Cache
 
-	conn   *wire.Conn
-	beside *containersBeside // nil: containers are not shown
+	conn     *wire.Conn
+	beside   *containersBeside // nil: containers are not shown
+	counters counters
+	resumed  bool // another process has served the mount before
 
 	snap     atomic.Pointer[snapshot]
 	status   statusFiles
@@ -76,7 +78,7 @@ func (f *fileSystem) lookupSynthetic(s *snapshot, parent uint64, name []byte, ou
 		return 0
 	case e.node == statusID:
 		// Rendered for whoever looks now; nobody may find the same again.
-		f.found(out, f.status.render(f), nil)
+		f.found(out, f.status.render(), nil)
 		out.EntryValid = 0
 		return f.attr(s, out.NodeId, &out.Attr)
 	}

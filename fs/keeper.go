@@ -28,11 +28,11 @@ func (s *Server) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			s.keep.Lock()
+			s.replace.Lock()
 			missed := s.missed
 			s.prune.lockedTick(s)
 			s.sweepLocked()
-			s.keep.Unlock()
+			s.replace.Unlock()
 			s.fs.mapped.drop(false, s.conn.Quiesce)
 			s.fs.layerBlobs.trim(time.Now().Add(-blobIdle))
 			if missed {
@@ -61,8 +61,8 @@ func (s *Server) collect(ctx context.Context) {
 // reload shows the newest catalogue: first to new requests, then by making the kernel forget what has changed, then by
 // letting go what nobody uses any more.
 func (s *Server) reload(ctx context.Context) {
-	s.keep.Lock()
-	defer s.keep.Unlock()
+	s.replace.Lock()
+	defer s.replace.Unlock()
 	// Most transactions only add bodies, which nobody sees.
 	if n, err := s.fs.store.Generation(ctx); err == nil && n == s.fs.snap.Load().generation {
 		s.missed = false
@@ -83,6 +83,7 @@ func (s *Server) reload(ctx context.Context) {
 	snap := s.fs.newSnapshot(old, c, time.Now())
 	podman, oci := old.podman.made.Load(), old.oci.made.Load()
 	s.fs.followViews(snap, c, podman, oci)
+	s.say(s.keepCatalogueOf(snap)) // before anybody sees it, so that the next process knows all that the kernel may know
 	s.fs.snap.Store(snap)
 	if podman == nil || oci == nil {
 		// Somebody may have looked for the first time since, and the kernel remembers what he saw.
@@ -178,7 +179,7 @@ func (s *Server) say(err error) {
 }
 
 // sweepLocked lets lingering views and layers go that the kernel has forgotten.
-// Preconditions: s.keep is held.
+// Preconditions: s.replace is held.
 func (s *Server) sweepLocked() {
 	snap := s.fs.snap.Load()
 	if len(snap.goneViews)+len(snap.goneLayers) == 0 {
@@ -192,9 +193,13 @@ func (s *Server) sweepLocked() {
 	}
 	s.fs.snap.Store(snap.without(views, gone))
 	s.conn.Quiesce() // now nobody can reach them
+	for v := range views {
+		s.fs.counters.drop(nodeID(kindViewObject, v.slot, viewTop))
+	}
 	for l := range gone {
 		s.fs.mapped.retire(l)
 		s.closeLayer(l)
+		s.fs.counters.drop(nodeID(kindLayerObject, l.slot, layerTop))
 	}
 	s.fs.mapped.drop(false, s.conn.Quiesce)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,9 @@ func OverlayPossible(store *layers.Store, c *layers.Container) error {
 // MountOverlay mounts a container at dir with the kernel's overlayfs. This process has the right to write into it until
 // Serve returns. It returns layers.ErrInUse when somebody else has, and ErrNoOverlay where the kernel cannot be used.
 func MountOverlay(store *layers.Store, c *layers.Container, dir string, o *Options) (*Overlay, error) {
+	if o.resumes() {
+		return resumeOverlay(store, c, dir, o)
+	}
 	dir, err := mount.Clean(dir)
 	if err != nil {
 		return nil, err
@@ -59,6 +63,22 @@ func MountOverlay(store *layers.Store, c *layers.Container, dir string, o *Optio
 	err = OverlayPossible(store, c) // now that nobody else can change it
 	if err == nil {
 		err = ov.mount(store, c, o, set)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return ov, nil
+}
+
+// resumeOverlay goes on with an overlay that another process has mounted.
+func resumeOverlay(store *layers.Store, c *layers.Container, dir string, o *Options) (*Overlay, error) {
+	lock, err := store.LockContainer(c.ID, "mount "+dir)
+	if err != nil {
+		return nil, err
+	}
+	ov := &Overlay{dir: dir, lock: lock}
+	if len(c.Layers) > 0 {
+		ov.lower, err = MountImage(store, string(c.Image), dir, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -119,6 +139,21 @@ func (ov *Overlay) Serve() error {
 		err = errors.Join(err, ov.lower.Serve())
 	}
 	return errors.Join(err, ov.lock.Close())
+}
+
+// Handover is that of the image below; the kernel goes on with the rest by itself.
+func (ov *Overlay) Handover() error {
+	if ov.lower == nil {
+		return nil
+	}
+	return ov.lower.Handover()
+}
+
+// Stop is that of the image below.
+func (ov *Overlay) Stop(wait time.Duration) {
+	if ov.lower != nil {
+		ov.lower.Stop(wait)
+	}
 }
 
 // Detach takes the overlay out of sight; Serve returns when its last user has gone.

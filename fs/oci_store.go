@@ -49,6 +49,7 @@ func (f *fileSystem) ociStore(s *snapshot) *ociStore {
 	if o := s.oci.made.Load(); o != nil {
 		return o
 	}
+	f.counters.at(figureOCI).Store(1)
 	s.oci.made.CompareAndSwap(nil, f.newOCIStore(s, nil))
 	return s.oci.made.Load()
 }

@@ -55,7 +55,18 @@ type Options struct {
 	hidden bool
 	// Logger gets what happens while nobody waits for a result; nil means slog.Default().
 	Logger *slog.Logger
+	// Keeper gets what another process needs to go on with the mount, after Handover was called; nil: the mount ends
+	// with this one.
+	Keeper Keeper
+	// Left is what a process that is gone has left with its Keeper. The mount is then not made but taken over: the other
+	// options should be those that it was made with.
+	Left map[string]Kept
+	// Process says what status.json shows of who keeps the mount; nil: nothing.
+	Process func() any
 }
+
+// resumes reports whether the options are for a mount that is taken over.
+func (o *Options) resumes() bool { return o != nil && len(o.Left) > 0 }
 
 // settings are Options after all defaults.
 type settings struct {
@@ -66,6 +77,9 @@ type settings struct {
 	containers  string
 	workers     int
 	log         *slog.Logger
+	keeper      Keeper
+	left        map[string]Kept
+	process     func() any
 }
 
 // ignored are options that change nothing here: what is always so, what mount(8) passes to every helper, and what is
@@ -94,6 +108,10 @@ func (o *Options) settle(source string) (*settings, error) {
 	s := &settings{
 		mount:       mount.Options{Source: source, Subtype: "layerfs", AllowOther: euid == 0, MaxRead: wire.MaxRead},
 		passthrough: o.Passthrough, containers: o.Containers, workers: o.Workers, log: o.Logger,
+		keeper: o.Keeper, left: o.Left, process: o.Process,
+	}
+	if s.keeper == nil {
+		s.keeper = nobody{}
 	}
 	if s.log == nil {
 		s.log = slog.Default()

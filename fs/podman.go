@@ -73,6 +73,7 @@ func (f *fileSystem) podman(s *snapshot) *podmanView {
 	if v := s.podman.made.Load(); v != nil {
 		return v
 	}
+	f.counters.at(figurePodman).Store(1)
 	c, err := f.store.Catalogue(context.Background())
 	if err != nil {
 		f.report("podman: " + err.Error())
@@ -306,9 +307,19 @@ func (b *podmanBuilder) addDiff(id string, base *layer) {
 	top := b.v.dirs[podmanNode("overlay/"+id, "")]
 	slot := b.slot(id, base)
 	if b.v.again[slot] == nil {
-		b.v.again[slot] = &layer{slot: slot, diffID: base.diffID, base: base, above: top.node}
+		b.v.again[slot] = b.again(slot, base, top.node)
 	}
 	top.entries = append(top.entries, entry{"diff", nodeID(kindDiffDir, slot, 0), syscall.S_IFDIR})
+}
+
+// again returns what shows the directories of a layer a second time. After a handover nobody knows how many of them the
+// kernel knows.
+func (b *podmanBuilder) again(slot uint32, base *layer, above uint64) *layer {
+	l := &layer{slot: slot, diffID: base.diffID, base: base, above: above, lookups: new(counter)}
+	if b.f.resumed && b.old == nil {
+		l.lookups.Store(unknown)
+	}
+	return l
 }
 
 // slot finds the slot of a layer's directories: that which they had before, or a free one above those that the index

@@ -27,7 +27,7 @@ const maxPause = 256
 // pruneBatch is the number of nodes in one notification.
 const pruneBatch = 4096
 
-// lockedTick is called regularly. Preconditions: s.keep is held.
+// lockedTick is called regularly. Preconditions: s.replace is held.
 func (p *pruner) lockedTick(s *Server) {
 	snap := s.fs.snap.Load()
 	n := len(snap.goneViews) + len(snap.goneLayers)

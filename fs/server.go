@@ -24,15 +24,23 @@ type Server struct {
 	fs         *fileSystem
 	conn       *wire.Conn
 
-	keep       sync.Mutex // held while the snapshot is replaced
-	missed     bool       // a change could not be read; guarded by keep
+	replace    sync.Mutex // held while the snapshot is replaced
+	missed     bool       // a change could not be read; guarded by replace
 	collecting atomic.Bool
-	prune      pruner // guarded by keep
+	prune      pruner // guarded by replace
 	stop       context.CancelFunc
 	keepers    sync.WaitGroup
 	finished   chan struct{} // closed when nothing of the server runs any more
 	gaveUp     chan struct{} // closed when Detach does not wait for the users of the mount
 	giveUp     sync.Once
+
+	stack    []layers.DiffID // of a mount of layers
+	keeper   Keeper
+	left     map[string]Kept
+	process  func() any
+	keepLock sync.Mutex // held while something is given to the keeper; under replace
+	keeping  bool       // guarded by keepLock
+	kept     *os.File   // the catalogue that was kept last; guarded by keepLock
 }
 
 // readAheadKiB is how much the kernel reads ahead where it lets us say so.
@@ -47,6 +55,9 @@ func Mount(store *layers.Store, dir string, o *Options) (*Server, error) {
 // MountImage mounts the root file system of one image, named as layers.Store.Image understands it, at dir. It shows
 // that image for as long as it is mounted, whatever happens to the name.
 func MountImage(store *layers.Store, name, dir string, o *Options) (*Server, error) {
+	if o.resumes() {
+		return start(store, dir, "", o)
+	}
 	img, err := store.Image(context.Background(), name)
 	if err != nil {
 		return nil, err
@@ -56,6 +67,9 @@ func MountImage(store *layers.Store, name, dir string, o *Options) (*Server, err
 
 // MountLayer mounts what a layer, named by its DiffID or as a layer record, shows together with the layers below it.
 func MountLayer(store *layers.Store, name, dir string, o *Options) (*Server, error) {
+	if o.resumes() {
+		return start(store, dir, "", o)
+	}
 	stack, err := store.LayerStack(context.Background(), name)
 	if err != nil {
 		return nil, err
@@ -79,23 +93,26 @@ func start(store *layers.Store, dir, image string, o *Options) (*Server, error) 
 
 // startOf mounts what prepare prepares; image is empty for the whole store.
 func startOf(store *layers.Store, dir, image string, prepare func(*Server) error, o *Options) (*Server, error) {
-	dir, err := mount.Clean(dir)
-	if err != nil {
-		return nil, err
-	}
 	set, err := o.settle(store.Root())
 	if err != nil {
 		return nil, err
 	}
 	f := newFileSystem(store, set)
-	s := &Server{
-		dir: dir, image: image, allowOther: set.mount.AllowOther, fs: f,
-		finished: make(chan struct{}), gaveUp: make(chan struct{}),
+	if _, ok := set.left[keptImage]; ok {
+		s, err := resume(f, set.left, set)
+		if err != nil {
+			return nil, err
+		}
+		s.serve()
+		return s, nil
 	}
-	f.status.info = s.status
-	if set.containers != "" && image == "" {
-		f.beside = &containersBeside{dir: set.containers, below: dir, ready: make(chan struct{})}
+	if dir, err = mount.Clean(dir); err != nil {
+		return nil, err
 	}
+	if err := f.counters.open(); err != nil {
+		set.log.Debug("handover", "error", err)
+	}
+	s := newServer(dir, image, f, set)
 	// The kernel, or fusermount3, takes about as long as reading the catalogue.
 	mounting := make(chan unserved, 1)
 	go func() { mounting <- mountAt(dir, set) }()
@@ -117,10 +134,20 @@ func startOf(store *layers.Store, dir, image string, prepare func(*Server) error
 		return nil, err
 	}
 	s.serve()
-	if f.beside != nil {
-		go f.beside.start(f, set)
-	}
 	return s, nil
+}
+
+// newServer returns a server that has neither something to show nor a connection.
+func newServer(dir, image string, f *fileSystem, set *settings) *Server {
+	s := &Server{
+		dir: dir, image: image, allowOther: set.mount.AllowOther, fs: f, keeper: set.keeper, left: set.left, process: set.process,
+		finished: make(chan struct{}), gaveUp: make(chan struct{}),
+	}
+	f.status.info, f.status.last, f.status.resumed = s.status, f.counters.at(figureStatus), f.resumed
+	if set.containers != "" && image == "" {
+		f.beside = &containersBeside{dir: set.containers, below: dir, ready: make(chan struct{}), set: set}
+	}
+	return s
 }
 
 // unserved is a mount that nobody answers for yet.
@@ -180,7 +207,12 @@ func (s *Server) prepareStack(stack []layers.DiffID) error {
 	if err := s.prepare(""); err != nil {
 		return err
 	}
-	snap := s.fs.snap.Load() // nobody else has seen it yet
+	s.stack = stack
+	return s.showStack(s.fs.snap.Load(), stack)
+}
+
+// showStack does the work of prepareStack on a snapshot that nobody else has seen yet.
+func (s *Server) showStack(snap *snapshot, stack []layers.DiffID) error {
 	known := map[layers.DiffID]*layer{}
 	for _, l := range snap.layers {
 		known[l.diffID] = l
@@ -203,8 +235,8 @@ func (s *Server) prepareStack(stack []layers.DiffID) error {
 	return err
 }
 
-// attach begins to answer.
-func (s *Server) attach(device *os.File, set *settings) error {
+// connect makes the connection, on which nothing happens yet.
+func (s *Server) connect(device *os.File, set *settings) {
 	s.conn = wire.New(device, s.fs, newRaw(s.fs), wire.Options{
 		Workers: set.workers, Passthrough: set.passthrough, IDMapped: os.Geteuid() == 0,
 		Panicked: func(op string, node uint64, reason any) {
@@ -215,6 +247,11 @@ func (s *Server) attach(device *os.File, set *settings) error {
 	if set.passthrough {
 		s.fs.backing = &passthrough{conn: s.conn, files: map[uint64]*backing{}}
 	}
+}
+
+// attach begins to answer.
+func (s *Server) attach(device *os.File, set *settings) error {
+	s.connect(device, set)
 	if err := s.conn.Start(); err != nil {
 		return errors.Join(err, mount.Unmount(s.dir, true), s.conn.Close())
 	}
@@ -238,6 +275,17 @@ func (s *Server) serve() {
 		s.keepers.Go(func() { s.watch(ctx) })
 		s.keepers.Go(func() { s.tick(ctx) })
 	}
+	if s.fs.beside != nil {
+		go s.fs.beside.start(s.fs)
+	}
+	if s.fs.resumed {
+		s.keepers.Go(func() {
+			if s.image == "" {
+				s.reload(ctx)
+			}
+			s.reopen(s.left)
+		})
+	}
 	go func() {
 		<-s.conn.Done()
 		stop()
@@ -246,6 +294,7 @@ func (s *Server) serve() {
 		}
 		s.keepers.Wait()
 		s.closeLayers()
+		s.dropKept()
 		if err := s.conn.Close(); err != nil {
 			s.fs.log.Warn("close /dev/fuse", "error", err)
 		}

@@ -114,7 +114,7 @@ func (b *builder) addLayers(c *layers.Catalogue) []*layer {
 		}
 		l := b.old.layers[in.Slot]
 		if l == nil || l.diffID != in.DiffID {
-			l = &layer{slot: in.Slot, diffID: in.DiffID}
+			l = &layer{slot: in.Slot, diffID: in.DiffID, lookups: b.f.counters.at(nodeID(kindLayerObject, in.Slot, layerTop))}
 		}
 		l.describe(in)
 		b.s.layers[in.Slot], all[i] = l, l
@@ -173,7 +173,7 @@ func (b *builder) view(v *view) *view {
 		}
 	}
 	if v.lookups == nil {
-		v.lookups = new(counter)
+		v.lookups = b.f.counters.at(nodeID(kindViewObject, v.slot, viewTop))
 	}
 	b.s.views[v.slot] = v
 	return v

@@ -17,10 +17,11 @@ const maxRenderings = 16
 // statusFiles keeps the texts that were shown as status.json. Each look-up gets a new text under a new number, so the
 // kernel's memory of older ones does no harm.
 type statusFiles struct {
-	info func() any // what to render
+	info    func() any // what to render
+	resumed bool       // the kernel may know renderings of a process before
 
 	mu    sync.Mutex
-	last  uint32
+	last  *counter
 	kept  map[uint64]*rendering
 	order []uint64 // of kept, the oldest first
 }
@@ -38,29 +39,45 @@ func (s *statusFiles) at(node uint64) *rendering {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept[node]
+	if r := s.kept[node]; r != nil || !s.resumed || int64(node-statusID) > s.last.Load() {
+		return r
+	}
+	// Of the process before; who has it open gets what is true now.
+	return s.keepLocked(node, s.text())
+}
+
+// text makes a new text. Errors are told in it.
+func (s *statusFiles) text() []byte {
+	text, err := json.MarshalIndent(s.info(), "", "  ")
+	if err != nil {
+		text = []byte(err.Error()) // cannot be: see status
+	}
+	return append(text, '\n')
 }
 
 // render makes a new text and returns its node.
-func (s *statusFiles) render(f *fileSystem) uint64 {
-	text, err := json.MarshalIndent(s.info(), "", "  ")
-	if err != nil {
-		f.report("status.json: " + err.Error())
-	}
+func (s *statusFiles) render() uint64 {
+	text := s.text()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last++
-	node := statusID + uint64(s.last)
+	node := statusID + uint64(uint32(s.last.Add(1)))
+	s.keepLocked(node, text)
+	return node
+}
+
+// keepLocked keeps a text under a node. Preconditions: s.mu is held.
+func (s *statusFiles) keepLocked(node uint64, text []byte) *rendering {
 	if s.kept == nil {
 		s.kept = map[uint64]*rendering{}
 	}
-	s.kept[node] = &rendering{append(text, '\n'), time.Now()}
+	r := &rendering{text, time.Now()}
+	s.kept[node] = r
 	s.order = append(s.order, node)
 	if len(s.order) > maxRenderings {
 		delete(s.kept, s.order[0])
 		s.order = s.order[1:]
 	}
-	return node
+	return r
 }
 
 // status is the content of status.json; field names are part of what users rely on.
@@ -70,7 +87,8 @@ type status struct {
 	Store      string    `json:"store"`
 	Driver     string    `json:"driver"`
 	Since      time.Time `json:"since"`
-	Image      string    `json:"image,omitempty"` // of a mount of one image
+	Image      string    `json:"image,omitempty"`    // of a mount of one image
+	Handover   any       `json:"handover,omitempty"` // who keeps the mount should the process die
 	Options    struct {
 		IDMap       string `json:"idmap"`
 		AllowOther  bool   `json:"allow_other"`
@@ -104,6 +122,9 @@ func (s *Server) status() any {
 		Goroutines: runtime.NumGoroutine(),
 	}
 	out.Options.IDMap, out.Options.AllowOther, out.Options.Passthrough = s.fs.owners.text, s.allowOther, s.fs.backing != nil
+	if s.process != nil {
+		out.Handover = s.process()
+	}
 	if s.fs.beside != nil {
 		out.Containers = s.fs.beside.status()
 	}

@@ -89,8 +89,9 @@ func offline(t testing.TB, st *layers.Store) *fileSystem {
 		t.Fatal(err)
 	}
 	f := newFileSystem(st, set)
-	s := &Server{fs: f}
-	f.status.info = func() any { return map[string]int{"renderings": int(f.status.last)} }
+	s := &Server{fs: f, keeper: nobody{}}
+	f.status.last = f.counters.at(figureStatus)
+	f.status.info = func() any { return map[string]int{"renderings": int(f.status.last.Load())} }
 	if err := s.prepare(""); err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ type stack struct {
 type layer struct {
 	slot    uint32
 	diffID  layers.DiffID
-	lookups counter
+	lookups *counter
 
 	about atomic.Pointer[layers.CatalogueLayer]
 	open  atomic.Pointer[layers.Layer]

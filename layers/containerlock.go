@@ -17,7 +17,7 @@ import (
 )
 
 // A ContainerLock is the right to write into a container. It is gone with the
-// process that has it.
+// process that has it, and those that keep its locks (see Options.KeepLock).
 type ContainerLock struct {
 	s   *Store
 	id  string
@@ -41,6 +41,11 @@ const (
 func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 	if err := s.writable(); err != nil {
 		return nil, err
+	}
+	if f := s.locks.inherit(id); f != nil {
+		s.noteWriter(id, purpose)
+		s.locks.took(containerLockName(id), f)
+		return &ContainerLock{s: s, id: id, dir: f}, nil
 	}
 	dir := s.containerDir(id)
 	f, ok := lockDir(dir)
@@ -68,10 +73,16 @@ func (s *Store) LockContainer(id, purpose string) (*ContainerLock, error) {
 	if err := s.dropLeftovers(id); err != nil {
 		return nil, errors.Join(fmt.Errorf("container %.12s: %w", id, err), f.Close())
 	}
-	text := fmt.Sprintf("%d %s", os.Getpid(), purpose)
-	// The text is for people; a torn one after a kill does no harm.
-	_ = os.WriteFile(filepath.Join(dir, writerFile), []byte(text), 0o600)
+	s.noteWriter(id, purpose)
+	s.locks.took(containerLockName(id), f)
 	return &ContainerLock{s: s, id: id, dir: f}, nil
+}
+
+// noteWriter writes down who has the lock of a container. The text is for people; a
+// torn one after a kill does no harm.
+func (s *Store) noteWriter(id, purpose string) {
+	text := fmt.Sprintf("%d %s", os.Getpid(), purpose)
+	_ = os.WriteFile(filepath.Join(s.containerDir(id), writerFile), []byte(text), 0o600)
 }
 
 // dropLeftovers takes away the overlay mounts of a container that are left of a
@@ -100,7 +111,7 @@ func (l *ContainerLock) Close() error {
 	} else {
 		_ = os.Remove(filepath.Join(l.s.containerDir(l.id), writerFile))
 	}
-	return errors.Join(err, l.dir.Close())
+	return errors.Join(err, l.s.locks.release(containerLockName(l.id), l.dir))
 }
 
 // writerPID returns the process that has, or had, the lock of a container; 0 when that

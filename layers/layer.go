@@ -90,6 +90,7 @@ func (s *Store) openOwn(d DiffID) (*Layer, error) {
 		s.blobs.Pin(blob.PackID(id))
 	}
 	s.open[d] = l
+	s.locks.took(layerLock(d), f)
 	return l, nil
 }
 
@@ -156,7 +157,7 @@ func (l *Layer) Close() error {
 		l.s.blobs.Forget(blob.PackID(id))
 	}
 	l.s.blobs.ForgetObjects()
-	return errors.Join(l.tree.Close(), l.lock.Close())
+	return errors.Join(l.tree.Close(), l.s.locks.release(layerLock(l.DiffID), l.lock))
 }
 
 // Tree returns the layer's own tree, valid until Close.

@@ -31,6 +31,13 @@ type Options struct {
 	// in which they are searched. They are never changed. One that is not there is
 	// left out, see Store.Additional, and used as soon as it appears.
 	Additional []string
+	// KeepLock, if set, is told of each lock that is held for as long as a layer or a
+	// container is used, by a name of it, so that somebody can hold it, too, should this
+	// process die; -1 says that it was given up.
+	KeepLock func(name string, fd int)
+	// LeftLocks are locks of containers that another process has left, by the ID of the
+	// container. LockContainer takes them over.
+	LeftLocks map[string]*os.File
 	// Disk is the way to the disk; nil means the disk itself. Tests put faults here.
 	Disk *disk.Disk
 	// Boot identifies the present boot of the machine; without it the kernel is asked.
@@ -45,6 +52,7 @@ type Store struct {
 	readOnly bool
 	timeout  time.Duration
 	runRoot  string
+	locks    heldLocks
 	disk     *disk.Disk
 	index    *indexes
 	blobs    *blob.Store
@@ -78,7 +86,7 @@ func Open(root string, o *Options) (*Store, error) {
 		timeout = index.DefaultTimeout
 	}
 	s := &Store{
-		root: root, readOnly: o.ReadOnly, timeout: timeout, runRoot: o.RunRoot, disk: o.Disk,
+		root: root, readOnly: o.ReadOnly, timeout: timeout, runRoot: o.RunRoot, disk: o.Disk, locks: heldLocks{keep: o.KeepLock, left: o.LeftLocks},
 		open: map[DiffID]*Layer{},
 	}
 	s.index = &indexes{index.New(filepath.Join(root, "index.db"), timeout), s}

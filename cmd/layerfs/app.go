@@ -25,6 +25,8 @@ type env struct {
 	confErr        error // why the configuration could not be read
 	logLevel       slog.Level
 	logJSON        bool
+	keepLock       func(name string, fd int) // of a process that serves a mount, see serving
+	leftLocks      map[string]*os.File       // likewise
 }
 
 const description = `layerfs loads container images into a content-addressed store, in which the
@@ -240,7 +242,7 @@ func (e *env) openStore() (*layers.Store, error) {
 // storeOptions are those of a store that may be changed.
 func (e *env) storeOptions() (*layers.Options, error) {
 	runroot, err := e.runrootDir()
-	return &layers.Options{RunRoot: runroot}, err
+	return &layers.Options{RunRoot: runroot, KeepLock: e.keepLock, LeftLocks: e.leftLocks}, err
 }
 
 // viewStore opens the store for a verb that only looks. An absent store is made,

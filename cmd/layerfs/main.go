@@ -16,6 +16,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"github.com/layerfs/layerfs/internal/hold"
 )
 
 // version is set by the Makefile; without it the build information is asked.
@@ -27,10 +29,16 @@ func main() {
 
 // run is the whole program: it returns the exit code.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	if hold.IsHolder(args) {
+		return runHolder(args[2:], stderr)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// The second signal kills, should the first one not be heard.
-	context.AfterFunc(ctx, stop)
+	// The second signal kills, should the first one not be heard. A holder passes signals on that its server may have
+	// got, too.
+	if !hold.Inherits() {
+		context.AfterFunc(ctx, stop)
+	}
 	e := &env{stdin: stdin, in: interruptible(ctx, stdin), stdout: stdout, stderr: stderr}
 	app := newApp(e)
 	if dir := os.Getenv(profileVariable); dir != "" {

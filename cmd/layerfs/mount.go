@@ -31,6 +31,7 @@ type mountOptions struct {
 	layer      string
 	driver     string // of a container: auto, fuse or overlay
 	foreground bool
+	takeover   bool
 	nonEmpty   bool
 	fs         layerfs.Options
 }
@@ -60,6 +61,11 @@ and disappear without mounting again. As root other users may look into the moun
 an ordinary user needs fusermount3 and, for --allow-other, the line user_allow_other
 in /etc/fuse.conf. "layerfs doctor" says what works here.
 
+A process that serves a mount and is killed is replaced under those who use it, by
+another one that holds what it needs (Linux 6.9). With --takeover another program goes
+on with the mount in the same way: after an upgrade, or for a service manager that
+starts "mount --takeover --foreground DIR" again. The options stay those of the mount.
+
 Examples:
    layerfs mount ~/layerfs
    layerfs mount --image alpine /mnt             # the files of one image alone
@@ -79,6 +85,7 @@ Examples:
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users look into the mount; --allow-other=false does not", DefaultText: "true for root"},
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas: passthrough, writeback (of an ordinary user's containers: faster small writes, which a crash of the server may lose), suid, dev, noexec, nonempty and those of fstab"},
 			formatFlag(),
+			&cli.BoolFlag{Name: "takeover", Usage: "go on with a mount on DIR that another process serves, with this program, under those who use it; what is not mounted is mounted"},
 			&cli.BoolFlag{Name: "helper", Hidden: true, Usage: "called by mount(8)"},
 		},
 		Action: func(c *cli.Context) error {
@@ -105,7 +112,7 @@ Examples:
 
 func newMountOptions(c *cli.Context) (*mountOptions, error) {
 	o := &mountOptions{
-		dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground"),
+		dir: c.Args().First(), image: c.String("image"), foreground: c.Bool("foreground"), takeover: c.Bool("takeover"),
 		container: c.String("container"), layer: c.String("layer"), driver: c.String("driver"),
 	}
 	o.fs.IDMap, o.fs.UIDMap, o.fs.GIDMap = c.String("idmap"), c.String("uidmap"), c.String("gidmap")
@@ -176,16 +183,17 @@ var helperOptions = []string{"owner", "group", "comment"}
 // mount serves in this process or starts one that does.
 func (e *env) mount(ctx context.Context, o *mountOptions) error {
 	reply := control.NewReply()
-	if reply.Spawned() || o.foreground {
-		err := e.serve(ctx, o, reply)
-		if err != nil {
-			// Who waits prints it; the log is for what happens later.
-			if reply.Spawned() {
-				_ = reply.Fail(err, exitCode(err))
-				return &quietError{err}
-			}
-		}
+	held, err := inherit()
+	if err != nil {
 		return err
+	}
+	if reply.Spawned() || held.begun {
+		return e.serveFor(ctx, o, reply, held)
+	}
+	if o.takeover {
+		if taken, err := e.takeover(ctx, o); taken || err != nil {
+			return err
+		}
 	}
 	reg, err := e.registry()
 	if err != nil {
@@ -202,7 +210,28 @@ func (e *env) mount(ctx context.Context, o *mountOptions) error {
 	if err := e.warnReadOnly(ctx, o); err != nil {
 		return err
 	}
+	if o.foreground {
+		return e.supervise(args, nil)
+	}
 	_, err = control.Spawn(ctx, args, reg.LogPath(dir))
+	return err
+}
+
+// serveFor serves for whoever has started this process, and tells him why not.
+func (e *env) serveFor(ctx context.Context, o *mountOptions, reply *control.Reply, held *serving) error {
+	err := e.serve(ctx, o, reply, held)
+	if err == nil {
+		return nil
+	}
+	// Who waits prints it; the log is for what happens later.
+	if reply.Spawned() {
+		_ = reply.Fail(err, exitCode(err))
+		return &quietError{err}
+	}
+	if held.begun && held.server == nil && !held.Resumed() {
+		held.Fail(err, exitCode(err))
+		return &quietError{err}
+	}
 	return err
 }
 
@@ -257,15 +286,20 @@ func (e *env) serverArgs(o *mountOptions, dir string) ([]string, error) {
 }
 
 // serve mounts, tells who waits, and serves until the mount is gone.
-func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) (err error) {
+func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply, held *serving) (err error) {
 	reg, err := e.registry()
 	if err != nil {
 		return err
 	}
-	dir, err := o.prepare(reg)
-	if err != nil {
-		return err
+	held.reg, held.log = reg, e.logger()
+	dir := o.dir // absolute; and nobody would answer who looked at it
+	if !held.Resumed() {
+		if dir, err = o.prepare(reg); err != nil {
+			return err
+		}
+		o.dir = dir
 	}
+	e.keepLock, e.leftLocks = held.keepLock, held.locks()
 	open := e.viewStore
 	if o.container != "" {
 		open = e.openStore
@@ -283,25 +317,17 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 			return usagef("the additional store %s is below %s, which would hide it, and the mount would look into itself; mount somewhere else", root, dir)
 		}
 	}
-	if err := o.chooseDriver(ctx, st); err != nil {
-		return err
+	if held.Resumed() {
+		err = o.adopt(held)
+	} else {
+		err = o.claim(ctx, st, held, reply.Spawned())
 	}
-	record := control.Record{
-		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: o.driver, Since: time.Now().UTC().Round(0),
-		Image: o.image, Container: o.container, Layer: o.layer,
-	}
-	if record.Item, err = o.item(ctx, st); err != nil {
-		return err
-	}
-	if reply.Spawned() {
-		record.Log = reg.LogPath(dir)
-	}
-	claim, err := reg.Claim(record)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, claim.Release()) }()
-	o.fs.Logger = e.logger()
+	defer func() { err = errors.Join(err, held.claim.Release()) }()
+	o.fs.Logger, o.fs.Keeper, o.fs.Left = held.log, held, held.kept()
+	o.fs.Process = func() any { return held.Status() }
 	if o.container+o.image+o.layer == "" {
 		if o.fs.Containers, err = reg.ContainersPath(dir); err != nil {
 			return err
@@ -315,6 +341,7 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if err != nil {
 		return err
 	}
+	held.server = server
 	// A signal unmounts; unmounting, by whomever, ends Serve.
 	stop := context.AfterFunc(ctx, func() {
 		if err := server.Detach(); err != nil {
@@ -325,7 +352,48 @@ func (e *env) serve(ctx context.Context, o *mountOptions, reply *control.Reply) 
 	if err := reply.Ready(); err != nil {
 		o.fs.Logger.Warn("nobody to tell that the mount answers", "error", err)
 	}
-	return errors.Join(server.Serve(), collectLeft(st))
+	args, err := e.serverArgs(o, dir)
+	if err != nil {
+		return err
+	}
+	go held.start(args, o.fs.Containers)
+	err = server.Serve()
+	held.Bye()
+	return errors.Join(err, collectLeft(st))
+}
+
+// claim publishes the record of a new mount.
+func (o *mountOptions) claim(ctx context.Context, st *layers.Store, held *serving, spawned bool) (err error) {
+	if err := o.chooseDriver(ctx, st); err != nil {
+		return err
+	}
+	dir := o.dir
+	record := control.Record{
+		Mountpoint: dir, PID: os.Getpid(), Store: st.Root(), Driver: o.driver, Since: time.Now().UTC().Round(0),
+		Image: o.image, Container: o.container, Layer: o.layer,
+	}
+	if record.Item, err = o.item(ctx, st); err != nil {
+		return err
+	}
+	if spawned {
+		record.Log = held.reg.LogPath(dir)
+	}
+	held.record = record
+	held.claim, err = held.reg.Claim(record)
+	return err
+}
+
+// adopt goes on with the record of a mount that another process has served. A name may
+// be that of something else by now: what is shown is named by its ID.
+func (o *mountOptions) adopt(held *serving) error {
+	if err := held.adopt(held.reg); err != nil {
+		return err
+	}
+	o.driver = held.record.Driver
+	if id, ok := strings.CutPrefix(held.record.Item, "container "); ok {
+		o.container = id
+	}
+	return nil
 }
 
 // collectLeft frees what only this mount had open, but does not keep somebody waiting
@@ -344,6 +412,8 @@ func collectLeft(st *layers.Store) error {
 type served interface {
 	Serve() error
 	Detach() error
+	Handover() error
+	Stop(wait time.Duration)
 }
 
 func (o *mountOptions) start(st *layers.Store, dir string) (served, error) {

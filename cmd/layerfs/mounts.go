@@ -17,7 +17,8 @@ func mountsCommand(e *env) *cli.Command {
 		Name: "mounts", Category: "Mounts",
 		Usage:     "list the mounts",
 		UsageText: "layerfs mounts [--format json]",
-		Description: `JSON is an array with the fields mountpoint, pid (of the serving process), store,
+		Description: `JSON is an array with the fields mountpoint, pid (of the serving process), holder (the
+process that starts another one should it die), takeovers (how often), store,
 driver ("fuse", or "overlay" where the kernel does the writing), since, and, where they
 apply, image, container and log.
 

@@ -1,17 +1,21 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,9 +27,10 @@ import (
 // TestMain makes the test binary serve as the commands that scripts call.
 func TestMain(m *testing.M) {
 	testscript.Main(cleaner{m}, map[string]func(){
-		"layerfs": main,
-		"mkimage": mkimageMain,
-		"asuser":  asUser,
+		"layerfs":    main,
+		"mkimage":    mkimageMain,
+		"asuser":     asUser,
+		"killmounts": killMounts,
 	})
 }
 
@@ -225,8 +230,37 @@ var userBin = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	_, err = io.Copy(f, self)
-	return dir, errors.Join(err, f.Close())
+	return dir, errors.Join(err, f.Close(), os.Symlink("layerfs", filepath.Join(dir, "killmounts")))
 })
+
+// killMounts kills everything that serves the mounts of the store: the holders, which would start other servers, and the
+// servers. It returns when they are gone.
+func killMounts() {
+	var list []struct{ PID, Holder int }
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		out, err := exec.Command("layerfs", "mounts", "--format", "json").Output()
+		fatal(err, json.Unmarshal(out, &list))
+		if !slices.ContainsFunc(list, func(m struct{ PID, Holder int }) bool { return m.Holder == 0 }) {
+			break
+		}
+		if time.Now().After(end) {
+			fatal(fmt.Errorf("a mount has no holder: %+v", list))
+		}
+	}
+	for _, m := range list {
+		fatal(syscall.Kill(m.Holder, syscall.SIGKILL), syscall.Kill(m.PID, syscall.SIGKILL))
+	}
+	for _, m := range list {
+		for _, pid := range []int{m.Holder, m.PID} {
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+					break
+				}
+			}
+		}
+	}
+}
 
 // asUser runs a command as the ordinary user: exec asuser layerfs images. For a
 // caller that is no root it just runs the command.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/layerfs/layerfs/internal/flock"
@@ -34,6 +35,10 @@ type Record struct {
 	Mountpoint string `json:"mountpoint"`
 	// PID is the serving process, as it sees itself.
 	PID int `json:"pid"`
+	// Holder is the process that starts another one should that die; 0: none.
+	Holder int `json:"holder,omitempty"`
+	// Takeovers is how many processes have served the mount before.
+	Takeovers int `json:"takeovers,omitempty"`
 	// Store is the root directory of the store.
 	Store string `json:"store"`
 	// Driver is what serves: "fuse", or "overlay" when the kernel does the writing.
@@ -69,6 +74,11 @@ func (r *Registry) path(mountpoint string) string {
 	return filepath.Join(r.dir(), key(mountpoint)+".json")
 }
 
+// SocketPath returns the socket of the holder of a mount.
+func (r *Registry) SocketPath(mountpoint string) string {
+	return filepath.Join(r.dir(), key(mountpoint)+".sock")
+}
+
 // LogPath returns the file for the messages of the process that serves
 // mountpoint.
 func (r *Registry) LogPath(mountpoint string) string {
@@ -102,8 +112,12 @@ func key(mountpoint string) string {
 
 // A Claim is a record that this process holds.
 type Claim struct {
+	reg  *Registry
 	path string
-	file *os.File
+
+	mu       sync.Mutex
+	file     *os.File
+	released bool
 }
 
 // Claim publishes rec as being served by the calling process until Release or
@@ -156,14 +170,68 @@ func (r *Registry) publish(f *os.File, path string, raw []byte) (*Claim, error) 
 	if err := os.Link(f.Name(), path); err != nil {
 		return nil, fmt.Errorf("record of the mount: %w", err)
 	}
-	return &Claim{path: path, file: f}, nil
+	return &Claim{reg: r, path: path, file: f}, nil
+}
+
+// Adopt returns the claim of a process that is gone, whose locked file another one has
+// kept open.
+func (r *Registry) Adopt(file *os.File, mountpoint string) *Claim {
+	return &Claim{reg: r, path: r.path(mountpoint), file: file}
+}
+
+// Update replaces the record. keep is called with the new file, which is locked, before
+// it is put in the place of the old one. After Release it does nothing.
+func (c *Claim) Update(rec Record, keep func(file *os.File)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released {
+		return nil
+	}
+	raw, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(c.reg.dir(), ".new-")
+	if err != nil {
+		return fmt.Errorf("record of the mount: %w", err)
+	}
+	if err := c.replace(f, append(raw, '\n'), keep); err != nil {
+		os.Remove(f.Name())
+		return errors.Join(fmt.Errorf("record of the mount: %w", err), f.Close())
+	}
+	old := c.file
+	c.file = f
+	return old.Close()
+}
+
+func (c *Claim) replace(f *os.File, raw []byte, keep func(file *os.File)) error {
+	if err := flock.Lock(f); err != nil { // nobody else knows the file yet
+		return err
+	}
+	if _, err := f.Write(raw); err != nil {
+		return err
+	}
+	unlock, err := lockDir(c.reg.dir())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	keep(f)
+	return os.Rename(f.Name(), c.path)
 }
 
 // Release withdraws the record. The file goes before the lock does, so that
-// nobody takes it for that of a killed process.
+// nobody takes it for that of a killed process; the lock is given back even if
+// another process has the file, too.
 func (c *Claim) Release() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.released = true
 	err := os.Remove(c.path)
-	return errors.Join(err, c.file.Close())
+	if serr := os.Remove(strings.TrimSuffix(c.path, ".json") + ".sock"); !errors.Is(serr, fs.ErrNotExist) {
+		err = errors.Join(err, serr)
+	}
+	return errors.Join(err, flock.Unlock(c.file), c.file.Close())
 }
 
 // Mounts returns the records of all living processes, sorted by mount point, and

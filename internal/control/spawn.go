@@ -39,7 +39,7 @@ func (e *StartError) Error() string { return e.Text }
 // its messages appended to the file logPath, and returns when that process has
 // answered (see Reply). When ctx ends first the process is terminated.
 func Spawn(ctx context.Context, args []string, logPath string) (pid int, err error) {
-	log, err := openLog(logPath)
+	log, err := OpenLog(logPath)
 	if err != nil {
 		return 0, err
 	}
@@ -99,7 +99,8 @@ func understand(ctx context.Context, cmd *exec.Cmd, raw []byte, logPath string, 
 	return &StartError{Text: text}
 }
 
-func openLog(path string) (*os.File, error) {
+// OpenLog opens the file for the messages of a serving process, to append to it.
+func OpenLog(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("log of the serving process: %w", err)
 	}

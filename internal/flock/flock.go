@@ -34,6 +34,10 @@ func Shared(f *os.File) error {
 	return err
 }
 
+// Unlock gives the lock back, also when other descriptors of the open file are left,
+// here or in another process.
+func Unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // Wait is Lock until the context ends, whose error it then returns.
 func Wait(ctx context.Context, f *os.File) error {
 	for {

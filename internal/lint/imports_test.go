@@ -28,6 +28,8 @@ var allowed = map[string][]string{
 	"internal/lint":     {},
 	"internal/platform": {},
 	"internal/process":  {},
+	"internal/hold":     {},
+	"internal/shared":   {},
 	"internal/spool":    {},
 	"internal/testenv":  {},
 	"index":             {},
@@ -40,7 +42,7 @@ var allowed = map[string][]string{
 	// The writable layer of containers on the disk.
 	"layers/upper":   {},
 	"layers/changes": {"index/tree", "layers/union", "layers/upper"},
-	"layers/overlay": {"index/tree", "layers/union", "layers/upper"},
+	"layers/overlay": {"index/tree", "internal/shared", "layers/union", "layers/upper"},
 	// The one package that composes the leaves.
 	"layers": {
 		"index", "index/tree", "internal/blob", "internal/compress", "internal/deflate", "internal/disk", "internal/flock", "internal/idmap", "internal/overlayfs", "internal/process", "internal/spool",
@@ -52,7 +54,7 @@ var allowed = map[string][]string{
 	"layers/imageservice": {"layers", "layers/registry"},
 	"layers/policy":       {},
 	"layers/registry":     {"internal/platform", "layers", "layers/policy"},
-	"fs":                  {"fs/internal/...", "index/tree", "internal/idmap", "internal/overlayfs", "layers", "layers/overlay", "layers/union", "layers/upper", "tarsplit"},
+	"fs":                  {"fs/internal/...", "index/tree", "internal/idmap", "internal/overlayfs", "internal/shared", "layers", "layers/overlay", "layers/union", "layers/upper", "tarsplit"},
 	"fs/internal/mount":   {},
 	"fs/internal/wire":    {},
 	// For tests only; see TestNoTestCodeInProduct.
@@ -64,7 +66,7 @@ var allowed = map[string][]string{
 	"internal/treetest":     {"..."},
 	"internal/strace":       {"internal/testenv"},
 	// Programs.
-	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/overlayfs", "layers", "layers/archive", "layers/changes", "layers/policy", "layers/registry"},
+	"cmd/layerfs":    {"fs", "internal/config", "internal/control", "internal/hold", "internal/overlayfs", "layers", "layers/archive", "layers/changes", "layers/policy", "layers/registry"},
 	"internal/bench": {"..."},
 }
 

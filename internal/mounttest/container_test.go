@@ -72,7 +72,6 @@ func TestContainerKill(t *testing.T) {
 		}
 		for i := range kills {
 			s.ok("mount", "--container", "c", "--driver", "fuse", dir)
-			pid := s.server(dir)
 			for _, w := range workers {
 				if err := as(a, w.check); err != nil {
 					t.Fatalf("after kill %d: %v", i, err)
@@ -83,13 +82,8 @@ func TestContainerKill(t *testing.T) {
 				wg.Go(func() { w.err = as(a, w.run) })
 			}
 			time.Sleep(time.Duration(200+rand.Intn(400)) * time.Millisecond)
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			s.kill(dir, false)
 			wg.Wait()
-			for alive(pid) {
-				time.Sleep(time.Millisecond)
-			}
 			for _, w := range workers {
 				// EIO comes from a close that could not write what the kernel had kept.
 				if !errors.Is(w.err, syscall.ENOTCONN) && !errors.Is(w.err, syscall.ECONNABORTED) && !errors.Is(w.err, syscall.EIO) {

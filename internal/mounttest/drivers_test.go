@@ -127,7 +127,6 @@ func TestContainerKilled(t *testing.T) {
 		for i := range 3 {
 			dir := testenv.Mountpoint(t, nil)
 			s.ok("mount", "--container", driver, "--driver", driver, dir)
-			pid := s.server(dir)
 			list := filepath.Join(t.TempDir(), "done")
 			cmd := exec.Command("sh", "-c", `cd "$1"; for i in $(seq 2000); do mkdir -p w/$3/$i && echo $i > w/$3/$i/f && mv w/$3/$i/f w/$3/$i/g && echo $i >> "$2" || exit; done`,
 				"sh", dir, list, string(rune('a'+i)))
@@ -135,12 +134,7 @@ func TestContainerKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Duration(30+40*i) * time.Millisecond)
-			if p, err := os.FindProcess(pid); err == nil {
-				_ = p.Kill()
-			}
-			for alive(pid) {
-				time.Sleep(time.Millisecond)
-			}
+			s.kill(dir, driver == "overlay")
 			if driver == "overlay" {
 				_ = cmd.Process.Kill() // the kernel goes on without the process
 			}

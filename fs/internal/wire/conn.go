@@ -52,7 +52,8 @@ type Conn struct {
 	opts    Options
 	workers []*worker
 
-	init    []byte // the INIT message as the kernel sent it
+	init    []byte      // the INIT message as the kernel sent it
+	ending  atomic.Bool // see Stop
 	panics  atomic.Uint64
 	probe   prober
 	crew    crew // of a writable connection
@@ -144,16 +145,61 @@ func (c *Conn) handshake() error {
 	if err != nil {
 		return fmt.Errorf("fuse: first message: %w", err)
 	}
-	if n < inHeaderSize || (*fuse.InHeader)(unsafe.Pointer(&w.in[0])).Opcode != OpInit {
-		return ErrProtocol
+	head, err := c.negotiate(w.in[:n])
+	if err != nil {
+		return err
 	}
-	c.init = append([]byte(nil), w.in[:n]...)
-	head, _ := w.answer(w.in[:n])
-	if (*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status != 0 {
-		return ErrProtocol
+	return w.write(head, nil)
+}
+
+// negotiate takes over the kernel's first message, which must lie in the buffer of the first worker, and returns the
+// answer.
+func (c *Conn) negotiate(in []byte) ([]byte, error) {
+	if len(in) < inHeaderSize || (*fuse.InHeader)(unsafe.Pointer(&in[0])).Opcode != OpInit {
+		return nil, ErrProtocol
+	}
+	c.init = append([]byte(nil), in...)
+	w := c.workers[0]
+	head, _ := w.answer(in)
+	if head == nil || (*fuse.OutHeader)(unsafe.Pointer(&head[0])).Status != 0 {
+		return nil, ErrProtocol
 	}
 	w.counts[OpInit].Add(1)
-	return w.write(head, nil)
+	return head, nil
+}
+
+// Resume begins to serve a connection that another process has served before: init is what the InitMessage of that one
+// was. Requests that it has read and not answered come again. No other process may be reading from the descriptor.
+func (c *Conn) Resume(init []byte) error {
+	err := errors.New("fuse: served already")
+	c.started.Do(func() {
+		in := c.workers[0].in
+		if len(init) > len(in) {
+			err = ErrProtocol
+			return
+		}
+		// The kernel has had its answer.
+		if _, err = c.negotiate(in[:copy(in, init)]); err != nil {
+			return
+		}
+		if err = c.NotifyResend(); err == nil {
+			go c.serve()
+		}
+	})
+	return err
+}
+
+// Stop lets the requests that are being answered come to their end, as far as they do within the time, and answers no
+// others: for a process that is about to end, after which another one goes on with Resume. It must not be called by a
+// handler.
+func (c *Conn) Stop(wait time.Duration) {
+	c.ending.Store(true)
+	end := time.Now().Add(wait)
+	for _, w := range c.workers {
+		for w.busy.Load()&1 == 1 && time.Now().Before(end) {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
 }
 
 // serve runs the workers to their end.
@@ -178,6 +224,15 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err says why the connection ended: nil after an unmount. It is valid once Done is closed.
 func (c *Conn) Err() error { return c.err }
+
+// Resendable reports whether the kernel can send requests again that a process has read and not answered.
+func (c *Conn) Resendable() bool {
+	if len(c.init) < int(unsafe.Sizeof(fuse.InitIn{})) {
+		return false
+	}
+	in := (*fuse.InitIn)(unsafe.Pointer(&c.init[0]))
+	return in.Flags64()&fuse.CAP_HAS_RESEND != 0
+}
 
 // Fd returns the descriptor of the connection; it belongs to the Conn. A process that takes over a mount needs it and
 // InitMessage.

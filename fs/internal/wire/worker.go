@@ -18,6 +18,7 @@ type worker struct {
 	out []byte
 	dir Dir
 	iov [2]syscall.Iovec
+	sum byte // of what was touched; nobody wants it
 
 	// busy is odd while a request is being answered; see Conn.Quiesce.
 	busy atomic.Uint64
@@ -72,6 +73,7 @@ func (w *worker) run() error {
 		defer runtime.UnlockOSThread()
 	}
 	debug.SetPanicOnFault(true)
+	w.populate()
 	for {
 		n, err := w.c.read(w.in)
 		if err != nil {
@@ -81,12 +83,38 @@ func (w *worker) run() error {
 			continue
 		}
 		w.busy.Add(1)
+		if w.c.ending.Load() {
+			w.busy.Add(1)
+			select {} // the process ends; the next one gets the request again
+		}
 		op := w.one(w.in[:n])
 		w.busy.Add(1)
 		if op == OpDestroy || w.c.opts.Writable && !w.c.crew.stay() {
 			return errUnmounted
 		}
 	}
+}
+
+// populate gives the buffer for requests its memory. Should the process be killed while the kernel copies a request to
+// where it first has to find memory, the request would fail instead of being sent again.
+func (w *worker) populate() {
+	for i := 0; i < len(w.in); i += pageSize {
+		w.in[i] = 0
+	}
+}
+
+const pageSize = 4096
+
+// present makes sure that a part of a mapping is in memory, for the same reason: a process that is killed while the
+// kernel waits for the content of an answer has failed the request. What cannot be had panics, as any use of it does.
+func present(b []byte) (sum byte) {
+	for i := 0; i < len(b); i += pageSize {
+		sum += b[i]
+	}
+	if len(b) > 0 {
+		sum += b[len(b)-1]
+	}
+	return sum
 }
 
 // one answers one request and returns its opcode.
@@ -140,6 +168,7 @@ func (w *worker) answer(in []byte) (head, tail []byte) {
 		}
 	}()
 	n, tail, errno := w.dispatch(h, in)
+	w.sum += present(tail)
 	switch {
 	case errno != 0:
 		return w.fail(h, errno), nil
