@@ -27,13 +27,20 @@ type containersBeside struct {
 func (b *containersBeside) start(f *fileSystem) {
 	defer close(b.ready)
 	set := b.set
-	if _, b.err = mount.CleanDead(b.dir); b.err == nil {
-		b.err = os.MkdirAll(b.dir, 0o755)
+	if _, kept := set.left[keptTrees]; !kept {
+		if _, b.err = mount.CleanDead(b.dir); b.err == nil {
+			b.err = os.MkdirAll(b.dir, 0o755)
+		}
 	}
 	if b.err == nil {
 		with := *set
 		with.mount.Writable, with.passthrough = true, false
 		b.s, b.err = serveContainers(f.sibling(), b.dir, "", b.below, &with)
+	}
+	if b.err == nil {
+		if err := b.s.Handover(); err != nil {
+			set.log.Debug("handover of the containers", "error", err)
+		}
 	}
 	if b.err != nil {
 		set.log.Error("the containers are not shown", "directory", b.dir, "error", b.err)

@@ -43,8 +43,9 @@ func (t *trees) mine(names []string, n int) {
 	}
 }
 
-// createContainer makes a container of an image: target leads to its directory below images/.
-func (t *trees) createContainer(target, name string, out *fuse.EntryOut) syscall.Errno {
+// createContainer makes a container of an image: target leads to its directory below images/. again says, as for the
+// others, that the request comes again: it may have been carried out.
+func (t *trees) createContainer(target, name string, again bool, out *fuse.EntryOut) syscall.Errno {
 	image, errno := t.imageAt(target)
 	if errno != 0 {
 		return errno
@@ -53,7 +54,7 @@ func (t *trees) createContainer(target, name string, out *fuse.EntryOut) syscall
 		_, err := t.f.store.CreateContainer(ctx, &layers.ContainerOptions{Image: image, Names: []string{name}})
 		return err
 	}, name)
-	if errno != 0 {
+	if errno != 0 && !(again && errno == syscall.EEXIST) {
 		return errno
 	}
 	e, ok := t.list.Load().find(name)
@@ -89,11 +90,14 @@ func (t *trees) imageAt(target string) (string, syscall.Errno) {
 }
 
 // renameContainer gives a container another name.
-func (t *trees) renameContainer(oldName, newName string, flags uint32) syscall.Errno {
+func (t *trees) renameContainer(oldName, newName string, flags uint32, again bool) syscall.Errno {
 	if flags&^unix.RENAME_NOREPLACE != 0 { // which is what happens anyway
 		return syscall.EINVAL
 	}
 	e, ok := t.list.Load().find(oldName)
+	if _, done := t.list.Load().find(newName); !ok && done && again {
+		return 0
+	}
 	if !ok {
 		return syscall.ENOENT
 	}
@@ -106,9 +110,11 @@ func (t *trees) renameContainer(oldName, newName string, flags uint32) syscall.E
 }
 
 // removeContainer removes a container that has no changes.
-func (t *trees) removeContainer(name string) syscall.Errno {
+func (t *trees) removeContainer(name string, again bool) syscall.Errno {
 	e, ok := t.list.Load().find(name)
 	switch {
+	case !ok && again:
+		return 0
 	case !ok:
 		return syscall.ENOENT
 	case !e.first:

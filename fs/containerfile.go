@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -16,7 +17,8 @@ import (
 // treeBacking lets the kernel read and write files of containers itself. It accepts one backing file per inode at a
 // time, and none while the file is open in another way.
 type treeBacking struct {
-	conn *wire.Conn
+	conn     *wire.Conn
+	counters *counters
 
 	mu    sync.Mutex
 	files map[uint64]*treeUse // by node
@@ -38,6 +40,7 @@ func (b *treeBacking) opened(node uint64, fd int, report func(string)) (id int32
 		u = &treeUse{}
 		b.files[node] = u
 	}
+	defer b.note(node, u)
 	if fd >= 0 && u.others == 0 {
 		if u.passed == 0 {
 			got, err := b.conn.RegisterBacking(fd)
@@ -70,9 +73,7 @@ func (b *treeBacking) released(node uint64, passed bool) {
 			_ = b.conn.UnregisterBacking(u.id) // the kernel forgets it with the connection at the latest
 		}
 	}
-	if u.others <= 0 && u.passed <= 0 {
-		delete(b.files, node)
-	}
+	b.note(node, u)
 }
 
 // answer fills in how a file is open. fh is what it would be without passthrough.
@@ -162,7 +163,10 @@ func (r treeRaw) created(c *container, o *openTree, a *overlay.Attr, fd int, err
 // Release implements fuse.RawFileSystem.
 func (r treeRaw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if in.Fh > fhMade {
-		r.t.dirs.remove(in.Fh)
+		r.t.removeDir(in.Fh)
+		return
+	}
+	if !r.t.memory.released.first(in.Unique) {
 		return
 	}
 	kind, slot, id := splitTree(r.t.meant(in.NodeId))
@@ -256,7 +260,7 @@ func (r treeRaw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if kind, _, _ := splitTree(r.t.meant(in.NodeId)); !isTree(kind) {
 		entries, errno := r.t.ownEntries(in.NodeId)
 		if errno == 0 {
-			out.Fh = r.t.dirs.add(&treeDir{entries: entries})
+			out.Fh = r.t.dirs.add(&treeDir{entries: entries}, in.NodeId)
 		}
 		return result(errno)
 	}
@@ -268,7 +272,7 @@ func (r treeRaw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if err != nil {
 		return result(r.t.errno(err))
 	}
-	out.Fh = r.t.dirs.add(&treeDir{c: c, dir: d})
+	out.Fh = r.t.dirs.add(&treeDir{c: c, dir: d}, in.NodeId)
 	if o.lock != nil {
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR
 		if !d.Moved() {
@@ -279,7 +283,15 @@ func (r treeRaw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 }
 
 // ReleaseDir implements fuse.RawFileSystem.
-func (r treeRaw) ReleaseDir(in *fuse.ReleaseIn) { r.t.dirs.remove(in.Fh) }
+func (r treeRaw) ReleaseDir(in *fuse.ReleaseIn) { r.t.removeDir(in.Fh) }
+
+// removeDir gives up what was opened under a handle.
+func (t *trees) removeDir(fh uint64) {
+	if h := t.dirs.remove(fh); h != nil && h.file != nil {
+		t.memory.keeper.Drop(keptTreesMade + strconv.FormatUint(fh, 10))
+		h.file.Close() // it has no name
+	}
+}
 
 // ReadHandle implements wire.HandleReader.
 func (t *trees) ReadHandle(node, fh uint64, buf []byte, off int64) ([]byte, syscall.Errno) {
@@ -287,11 +299,14 @@ func (t *trees) ReadHandle(node, fh uint64, buf []byte, off int64) ([]byte, sysc
 		return t.Read(node, buf, off)
 	}
 	h := t.dirs.get(fh)
-	switch {
-	case h == nil || h.dir != nil:
+	if h == nil {
 		return nil, syscall.EBADF
-	case h.file == nil:
-		return readText(h.text, buf, off), 0
+	}
+	if err := t.reopen(h); err != nil {
+		return nil, t.errno(err)
+	}
+	if h.file == nil {
+		return nil, syscall.EBADF
 	}
 	n, err := h.file.ReadAt(buf, off)
 	if n == 0 && err != nil && !errors.Is(err, io.EOF) {

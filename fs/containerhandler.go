@@ -250,6 +250,9 @@ func (t *trees) ReadDir(node uint64, out *wire.Dir) syscall.Errno {
 	if h == nil {
 		return syscall.EBADF
 	}
+	if err := t.reopen(h); err != nil {
+		return t.errno(err)
+	}
 	if h.dir == nil {
 		return t.listOwn(h, node, out)
 	}
@@ -278,6 +281,7 @@ func (t *trees) ReadDir(node uint64, out *wire.Dir) syscall.Errno {
 		t.entry(p, c, o, a)
 		return true
 	})
+	h.mark()
 	if err != nil && len(out.Bytes()) > 0 {
 		return 0 // it comes with the next request; what was listed is counted
 	}

@@ -46,13 +46,14 @@ func MountContainer(store *layers.Store, nameOrID, dir string, o *Options) (*Con
 }
 
 func startContainers(store *layers.Store, dir, id string, o *Options) (*Containers, error) {
-	dir, err := mount.Clean(dir)
-	if err != nil {
-		return nil, err
-	}
 	set, err := o.settle(store.Root())
 	if err != nil {
 		return nil, err
+	}
+	if !o.resumes() {
+		if dir, err = mount.Clean(dir); err != nil {
+			return nil, err
+		}
 	}
 	set.mount.Writable = true
 	return serveContainers(newFileSystem(store, set), dir, id, dir, set)
@@ -65,6 +66,18 @@ func serveContainers(f *fileSystem, dir, id, known string, set *settings) (*Cont
 		t: &trees{f: f, log: set.log, dir: known, slots: map[string]uint32{}, own: map[string]int{}},
 	}
 	s.t.list.Store(&treeList{time: time.Now()})
+	s.t.memory.keeper, s.t.memory.left = set.keeper, set.left
+	if _, ok := set.left[keptTrees]; ok {
+		if err := s.resume(set); err != nil {
+			return nil, err
+		}
+		s.serve()
+		return s, nil
+	}
+	if err := s.t.memory.open(); err != nil {
+		set.log.Debug("handover", "error", err)
+	}
+	s.t.dirs.table = s.t.memory.dirs
 	if err := s.prepare(id); err != nil {
 		return nil, err
 	}
@@ -116,17 +129,7 @@ func (s *Containers) attach(set *settings) error {
 	if m.err != nil {
 		return m.err
 	}
-	// As root the kernel reads and writes files by itself. Who cannot let it may have it keep what is written in its cache
-	// (-o writeback); that is not so unasked, because what a killed server has not been told yet would be lost.
-	s.t.conn = wire.New(m.device, s.t, newTreeRaw(s.t), wire.Options{
-		Writable: true, Passthrough: root, Writeback: set.writeback && !root, Unchecked: options.mount.Unchecked,
-		Panicked: func(op string, node uint64, reason any) {
-			set.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
-		},
-	})
-	if root {
-		s.t.passed = &treeBacking{conn: s.t.conn, files: map[uint64]*treeUse{}}
-	}
+	s.connect(m.device, set)
 	if err := s.t.conn.Start(); err != nil {
 		return errors.Join(err, mount.Unmount(s.dir, true), s.t.conn.Close())
 	}
@@ -142,6 +145,22 @@ func (s *Containers) attach(set *settings) error {
 	return nil
 }
 
+// connect makes the connection, on which nothing happens yet. As root the kernel reads and writes files by itself. Who
+// cannot let it may have it keep what is written in its cache (-o writeback); that is not so unasked, because what a
+// killed server has not been told yet would be lost.
+func (s *Containers) connect(device *os.File, set *settings) {
+	root := os.Geteuid() == 0
+	s.t.conn = wire.New(device, s.t, newTreeRaw(s.t), wire.Options{
+		Writable: true, Passthrough: root, Writeback: set.writeback && !root, Unchecked: s.t.unchecked,
+		Panicked: func(op string, node uint64, reason any) {
+			set.log.Error("a request was answered with EIO", "operation", op, "node", fmt.Sprintf("%#x", node), "reason", reason)
+		},
+	})
+	if root {
+		s.t.passed = newTreeBacking(s.t.conn, &s.t.memory.counters)
+	}
+}
+
 // serve starts what runs beside the workers and ends with them.
 func (s *Containers) serve() {
 	ctx, stop := context.WithCancel(context.Background())
@@ -155,6 +174,7 @@ func (s *Containers) serve() {
 		for _, c := range s.t.list.Load().bySlot {
 			s.t.closeTree(c)
 		}
+		s.dropKept()
 		if err := s.t.conn.Close(); err != nil {
 			s.t.log.Warn("close /dev/fuse", "error", err)
 		}
@@ -196,11 +216,6 @@ func (s *Containers) yield(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// Handover gives the Keeper of the options what another process needs to go on with the mount.
-func (s *Containers) Handover() error {
-	return fmt.Errorf("%w: of containers", ErrNoHandover)
 }
 
 // Stop is as that of Server.

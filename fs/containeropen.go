@@ -61,7 +61,8 @@ func (t *trees) openTree(c *container) (o *openTree, err error) {
 	opts := overlay.Options{
 		Cache: t.f.cache, Format: upper.New(owners), ReadOnly: o.lock == nil,
 		Slowly: func(fn func()) { t.conn.Slowly(fn) },
-		Upper:  t.f.store.UpperPath(c.id), Work: t.f.store.WorkPath(c.id), Meta: t.f.store.MetaPath(c.id),
+		Memory: t.memory.nodes, Tree: c.slot, Keeper: t.fdKeeper(c), Left: t.fdKeeper(c).leftFiles(t.memory.left),
+		Upper: t.f.store.UpperPath(c.id), Work: t.f.store.WorkPath(c.id), Meta: t.f.store.MetaPath(c.id),
 	}
 	for _, d := range c.stack {
 		l, err := t.f.store.OpenLayer(d)

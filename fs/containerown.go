@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/layerfs/layerfs/fs/internal/wire"
+	"github.com/layerfs/layerfs/internal/shared"
 	"github.com/layerfs/layerfs/layers/overlay"
 )
 
@@ -187,6 +188,8 @@ func (t *trees) ownEntries(node uint64) ([]entry, syscall.Errno) {
 
 // treeDirs are the open directories, and the open files whose content was made for whoever opened them.
 type treeDirs struct {
+	table *shared.Table // nil: they end with this process
+
 	mu   sync.Mutex
 	last uint64
 	open map[uint64]*treeDir
@@ -196,12 +199,16 @@ type treeDir struct {
 	c       *container   // nil: the directory of containers
 	dir     *overlay.Dir // nil: not part of a tree
 	entries []entry
-	file    *os.File // the content of a file, or
-	text    []byte
+	file    *os.File // the content of a file
+
+	rec   *dirRecord // what outlives the process; nil: nothing
+	recAt uint32
+	mu    sync.Mutex // guards left
+	left  bool       // it is of another process, see reopen
 }
 
-// add returns the handle of something that was opened.
-func (d *treeDirs) add(h *treeDir) uint64 {
+// add returns the handle of a node that was opened.
+func (d *treeDirs) add(h *treeDir, node uint64) uint64 {
 	if h.c != nil {
 		h.c.handles.Add(1)
 	}
@@ -213,6 +220,7 @@ func (d *treeDirs) add(h *treeDir) uint64 {
 	d.last++
 	fh := fhMade + d.last
 	d.open[fh] = h
+	d.remember(h, fh, node)
 	return fh
 }
 
@@ -222,20 +230,23 @@ func (d *treeDirs) get(fh uint64) *treeDir {
 	return d.open[fh]
 }
 
-func (d *treeDirs) remove(fh uint64) {
+// remove returns what was opened under a handle, which is free from now on; nil for another one.
+func (d *treeDirs) remove(fh uint64) *treeDir {
 	d.mu.Lock()
 	h := d.open[fh]
 	delete(d.open, fh)
 	d.mu.Unlock()
 	if h == nil {
-		return
+		return nil
+	}
+	if h.rec != nil {
+		h.rec = nil
+		d.table.Free(h.recAt)
 	}
 	if h.c != nil {
 		h.c.handles.Add(-1)
 	}
-	if h.file != nil {
-		h.file.Close() // it has no name
-	}
+	return h
 }
 
 // openMade makes the content of a file that is made when it is opened.
@@ -245,12 +256,16 @@ func (t *trees) openMade(c *container, number uint64, out *fuse.OpenOut) syscall
 	if number == treeDiff {
 		h.file, err = t.f.store.DiffFile(context.Background(), c.id)
 	} else {
-		h.text, err = t.f.store.ChangesText(context.Background(), c.id)
+		var text []byte
+		if text, err = t.f.store.ChangesText(context.Background(), c.id); err == nil {
+			h.file, err = unnamedText(text)
+		}
 	}
 	if err != nil {
 		return t.errno(err)
 	}
-	out.Fh = t.dirs.add(h)
+	out.Fh = t.dirs.add(h, objectNode(c.slot, number))
+	t.keepMade(h, out.Fh)
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	return 0
 }

@@ -34,7 +34,7 @@ func result(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
 
 // caller says who asks, in IDs of the container.
 func (t *trees) caller(c *container, h *fuse.InHeader, umask uint32) overlay.Caller {
-	who := overlay.Caller{Umask: umask}
+	who := overlay.Caller{Umask: umask, Again: isResent(h.Unique)}
 	who.UID, who.GID = t.ownersOf(c).unshift(h.Uid, h.Gid)
 	return who
 }
@@ -77,7 +77,7 @@ func (r treeRaw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 // Symlink implements fuse.RawFileSystem. In the directory of containers it makes a container.
 func (r treeRaw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	if r.t.meant(in.NodeId) == rootID {
-		return result(r.t.createContainer(target, name, out))
+		return result(r.t.createContainer(target, name, isResent(in.Unique), out))
 	}
 	c, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
@@ -100,7 +100,11 @@ func (r treeRaw) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse
 	if from != c {
 		return result(syscall.EXDEV)
 	}
-	a, err := o.Link(old, id, name)
+	link := o.Link
+	if isResent(in.Unique) {
+		link = o.LinkAgain
+	}
+	a, err := link(old, id, name)
 	return r.made(out, c, o, &a, err)
 }
 
@@ -110,17 +114,23 @@ func (r treeRaw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.
 	if errno != 0 {
 		return result(errno)
 	}
+	if isResent(in.Unique) {
+		return result(r.t.errno(o.RemoveAgain(id, name, false)))
+	}
 	return result(r.t.errno(o.Unlink(id, name)))
 }
 
 // Rmdir implements fuse.RawFileSystem. In the directory of containers it removes one without changes.
 func (r treeRaw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	if r.t.meant(in.NodeId) == rootID {
-		return result(r.t.removeContainer(name))
+		return result(r.t.removeContainer(name, isResent(in.Unique)))
 	}
 	_, o, id, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
 		return result(errno)
+	}
+	if isResent(in.Unique) {
+		return result(r.t.errno(o.RemoveAgain(id, name, true)))
 	}
 	return result(r.t.errno(o.Rmdir(id, name)))
 }
@@ -128,7 +138,7 @@ func (r treeRaw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.S
 // Rename implements fuse.RawFileSystem. In the directory of containers it renames one.
 func (r treeRaw) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	if from, to := r.t.meant(in.NodeId), r.t.meant(in.Newdir); from == rootID && to == rootID {
-		return result(r.t.renameContainer(oldName, newName, in.Flags))
+		return result(r.t.renameContainer(oldName, newName, in.Flags, isResent(in.Unique)))
 	}
 	c, o, from, errno := r.t.tree(in.NodeId)
 	if errno != 0 {
@@ -141,7 +151,11 @@ func (r treeRaw) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName s
 	if other != c {
 		return result(syscall.EXDEV)
 	}
-	return result(r.t.errno(o.Rename(from, oldName, to, newName, in.Flags)))
+	rename := o.Rename
+	if isResent(in.Unique) {
+		rename = o.RenameAgain
+	}
+	return result(r.t.errno(rename(from, oldName, to, newName, in.Flags)))
 }
 
 // SetAttr implements fuse.RawFileSystem.
@@ -222,7 +236,11 @@ func (r treeRaw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, v
 		value = mapACL(value, r.t.ownersOf(c).unshift)
 	}
 	kill := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
-	return result(r.t.errno(o.SetXattr(id, name, value, int(in.Flags), kill)))
+	flags := int(in.Flags)
+	if isResent(in.Unique) {
+		flags = 0 // it may be there, or gone, because of this very request
+	}
+	return result(r.t.errno(o.SetXattr(id, name, value, flags, kill)))
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
@@ -231,7 +249,11 @@ func (r treeRaw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) 
 	if errno != 0 {
 		return result(errno)
 	}
-	return result(r.t.errno(o.RemoveXattr(id, name)))
+	err := o.RemoveXattr(id, name)
+	if err == unix.ENODATA && isResent(in.Unique) {
+		err = nil // removed already
+	}
+	return result(r.t.errno(err))
 }
 
 // StatFs answers for the file system that the store, and with it every container, lies on.

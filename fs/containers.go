@@ -33,7 +33,8 @@ type trees struct {
 	lastSlot uint32
 	own      map[string]int // names that a request is changing, which knows itself what to tell the kernel
 
-	dirs treeDirs
+	dirs   treeDirs
+	memory treeMemory
 }
 
 // A treeList is a picture of the containers.
@@ -89,8 +90,8 @@ type container struct {
 	open     atomic.Pointer[openTree]
 	mu       sync.Mutex // guards the making of open
 	gone     atomic.Bool
-	lookups  counter      // what the kernel remembers of the tree
-	handles  atomic.Int64 // open files and directories
+	lookups  *counter     // what the kernel remembers of the tree
+	handles  *counter     // open files and directories
 	used     atomic.Int64 // when a request came last, in seconds since 1970
 	readOnly atomic.Pointer[string]
 }
@@ -144,10 +145,12 @@ func (t *trees) container(old *treeList, c *layers.Catalogue, rec *layers.Catalo
 		t.lastSlot++
 		slot = t.lastSlot
 		t.slots[rec.ID] = slot
+		t.keepSlot(rec.ID, slot)
 	}
 	x := old.bySlot[slot]
 	if x == nil {
 		x = &container{slot: slot, ino: rec.Slot, id: rec.ID}
+		x.lookups, x.handles = t.memory.counters.at(lookupsKey(slot)), t.memory.counters.at(handlesKey(slot))
 		for _, i := range rec.Layers {
 			x.stack = append(x.stack, c.Layers[i].DiffID)
 		}

@@ -330,6 +330,15 @@ func (c *counters) at(key uint64) *counter {
 	return x.c
 }
 
+// each calls fn for each counter.
+func (c *counters) each(fn func(key uint64, n *counter)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, x := range c.m {
+		fn(key, x.c)
+	}
+}
+
 // drop gives the counter of a key up.
 func (c *counters) drop(key uint64) {
 	c.mu.Lock()

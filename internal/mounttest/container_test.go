@@ -82,7 +82,7 @@ func TestContainerKill(t *testing.T) {
 				wg.Go(func() { w.err = as(a, w.run) })
 			}
 			time.Sleep(time.Duration(200+rand.Intn(400)) * time.Millisecond)
-			s.kill(dir, false)
+			s.kill(dir)
 			wg.Wait()
 			for _, w := range workers {
 				// EIO comes from a close that could not write what the kernel had kept.

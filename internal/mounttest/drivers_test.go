@@ -134,7 +134,7 @@ func TestContainerKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Duration(30+40*i) * time.Millisecond)
-			s.kill(dir, driver == "overlay")
+			s.kill(dir)
 			if driver == "overlay" {
 				_ = cmd.Process.Kill() // the kernel goes on without the process
 			}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -52,14 +53,11 @@ func (s *store) held(dir string, takeovers int) mounted {
 	return mounted{}
 }
 
-// kill kills everything that serves a mount, and waits for the death of it. kept says that the mount has a holder.
-func (s *store) kill(dir string, kept bool) {
+// kill kills everything that serves a mount, and waits for the death of it.
+func (s *store) kill(dir string) {
 	s.t.Helper()
-	pids := []int{s.server(dir)}
-	if kept {
-		m := s.held(dir, 0)
-		pids = []int{m.Holder, m.PID}
-	}
+	m := s.held(dir, 0)
+	pids := []int{m.Holder, m.PID}
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			s.t.Fatal(err)
@@ -204,4 +202,83 @@ func TestServerKilled(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTakeover lets another process take over again and again: nobody who reads notices.
+func TestTakeover(t *testing.T) {
+	n := kills(3)
+	eachAccount(t, func(t *testing.T, a *testenv.Account) {
+		s := newStore(t, a)
+		image := s.load("-i", s.readableImage("mini-debian.oci.tar"))
+		dir := s.mount("--image", image)
+		var r *readers
+		if err := as(a, func() error { r = newReaders(t, dir); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		first := s.held(dir, 0)
+		r.load(t, a, []string{dir}, func() {
+			for i := range n {
+				s.ok("mount", "--takeover", dir)
+				s.held(dir, i+1)
+			}
+		})
+		if m := s.held(dir, n); m.PID == first.PID || m.Holder == first.Holder || alive(first.PID) || alive(first.Holder) {
+			t.Errorf("%+v was to be replaced, there is %+v", first, m)
+		}
+	})
+}
+
+// TestContainerServerKilled kills the server of a container again and again, and lets another one take over in between:
+// nobody who works in it notices.
+func TestContainerServerKilled(t *testing.T) {
+	testenv.Require(t, "python3")
+	script, err := os.ReadFile("testdata/handover.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := kills(6)
+	eachAccount(t, func(t *testing.T, a *testenv.Account) {
+		s := newStore(t, a)
+		s.newContainer("c")
+		dir := s.mount("--container", "c", "--driver", "fuse")
+		stop := filepath.Join(filepath.Dir(s.root), "stop") // where both can look
+		var wg sync.WaitGroup
+		for i := range 3 {
+			args := []string{"300", "python3", "-c", string(script), dir, strconv.Itoa(i), stop}
+			cmd := exec.Command("timeout", args...)
+			if a != nil {
+				cmd = testenv.RunAs(t, *a, cmd.Path, args...)
+			}
+			wg.Go(func() {
+				out, err := cmd.CombinedOutput()
+				t.Logf("worker %d: steps, the slowest in s: %s", i, out)
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i := range 3 {
+			await(t, stop+strconv.Itoa(i))
+		}
+		s.killServer(dir, n)
+		s.ok("mount", "--takeover", dir)
+		s.held(dir, n+1)
+		if err := os.WriteFile(stop, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+	})
+}
+
+// await returns when a file is there.
+func await(t *testing.T, path string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not appear", path)
+		}
+	}
 }

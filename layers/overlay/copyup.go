@@ -117,6 +117,9 @@ func (f *FS) nowUp(n *node, e upper.Entry, parent *node, name string) {
 	n.metacopy.Store(e.Metacopy)
 	n.unsynced.Store(true)
 	n.up.Store(true)
+	f.mu.Lock()
+	f.remember(n)
+	f.mu.Unlock()
 }
 
 // keepingTimes calls fn, which puts something into a directory that was not changed
@@ -202,6 +205,10 @@ func (f *FS) publish(n *node, temp upper.At, e upper.Entry, names []lowerName) e
 			moved = false
 		}
 		if err == unix.EEXIST {
+			if len(given) == 0 && f.copied(n, p, l.name) {
+				f.discard(temp)
+				return nil
+			}
 			continue // it was removed, or is something else by now
 		}
 		if err != nil {
@@ -259,6 +266,29 @@ func (f *FS) takeName(p place, host uint64) error {
 	return f.keepingTimes(fd, func() error { return unix.Unlinkat(at.Dir, at.Name, 0) })
 }
 
+// copied takes a copy of a node that is at a place already, but was not known to be:
+// the process that made it died before it wrote that down. Preconditions: n.mu is held.
+func (f *FS) copied(n, p *node, name string) bool {
+	pfd, err := f.pin(p)
+	if err != nil {
+		return false
+	}
+	defer f.fds.unpin(p)
+	e, err := f.format.Read(upper.At{Dir: pfd, Name: name})
+	if err != nil || e.Whiteout || !e.HasOrigin || e.Origin != originOf(n.lower) || e.Mode&unix.S_IFMT != n.kind {
+		return false
+	}
+	f.mu.Lock()
+	known := f.byHost[e.HostIno]
+	f.mu.Unlock()
+	if known != nil && known != n {
+		return false
+	}
+	f.nowUp(n, e, p, name)
+	f.unlinked.forget(n.id)
+	return true
+}
+
 // putName gives a copy a name: by moving it there if that is the last one.
 func (f *FS) putName(p *node, name string, temp upper.At, last bool) error {
 	pfd, err := f.pin(p)
@@ -278,8 +308,9 @@ func (f *FS) putName(p *node, name string, temp upper.At, last bool) error {
 func (f *FS) publishNameless(n *node, temp upper.At, e upper.Entry) error {
 	defer f.discard(temp)
 	n.place.Lock()
-	_, err := f.pinAt(n, temp)
+	fd, err := f.pinAt(n, temp)
 	if err == nil {
+		f.give(n, fd)
 		f.fds.keep(n)
 	}
 	n.place.Unlock()

@@ -10,6 +10,8 @@ import (
 type Caller struct {
 	UID, GID uint32
 	Umask    uint32
+	// Again: the request comes again, see RemoveAgain.
+	Again bool
 }
 
 // make makes something new at a place where nothing is. fd is open for reading and
@@ -81,6 +83,7 @@ type birth struct {
 	name   string
 	want   upper.Override
 	target string // of a symbolic link
+	again  bool   // it may have been made already
 
 	access, inherit []byte // access lists that the directory hands down
 	aclMode         uint32 // the permissions that follow from them
@@ -89,7 +92,7 @@ type birth struct {
 
 // create makes something new under a name. The descriptor is that of a regular file.
 func (f *FS) create(parent ID, name string, mode uint32, c Caller, b birth) (*node, unix.Stat_t, int, error) {
-	b.f, b.name = f, name
+	b.f, b.name, b.again = f, name, c.Again
 	var st unix.Stat_t
 	if len(name) > 255 {
 		return nil, st, -1, unix.ENAMETOOLONG
@@ -176,6 +179,9 @@ func (b *birth) over(at upper.At, below bool, err error) (*node, unix.Stat_t, in
 		return nil, st, -1, err
 	}
 	if e := f.format.FromStat(&st); !e.Whiteout {
+		if b.again {
+			return b.existing(at, below)
+		}
 		return nil, st, -1, unix.EEXIST
 	}
 	temp := upper.At{Dir: f.work, Name: f.tempName("")}
@@ -347,6 +353,7 @@ func (f *FS) Tmpfile(parent ID, mode uint32, c Caller) (Attr, int, error) {
 	n.place.Unlock()
 	fd = f.fds.put(n, fd)
 	f.fds.open(n)
+	f.give(n, fd)
 	f.fds.pin(n)
 	f.fds.keep(n)
 	return f.fromHost(n, &st), fd, nil

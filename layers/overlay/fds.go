@@ -52,7 +52,7 @@ func (c *fds) use(n *node) {
 func (c *fds) unpin(n *node) {
 	c.mu.Lock()
 	n.pins--
-	if n.pins == 0 {
+	if n.pins == 0 && n.opened {
 		n.elem = c.idle.PushFront(n)
 	}
 	fd := c.surplus()
@@ -109,6 +109,7 @@ func (c *fds) adopt(n *node, fd int) { c.put(n, fd) }
 func (c *fds) open(n *node) {
 	c.mu.Lock()
 	n.opens++
+	n.recordOpens()
 	c.mu.Unlock()
 }
 
@@ -117,6 +118,7 @@ func (c *fds) release(n *node) {
 	open := n.opens > 0
 	if open {
 		n.opens--
+		n.recordOpens()
 	}
 	c.mu.Unlock()
 	if open {

@@ -16,6 +16,7 @@ type hostName struct {
 	name string
 	ino  uint64
 	kind uint8 // DT_*
+	next int64 // where the host goes on after it
 }
 
 // readNames reads a directory of the host. The descriptor is the caller's.
@@ -24,7 +25,16 @@ func readNames(at upper.At) ([]hostName, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
-	var out []hostName
+	out, err := readRest(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, -1, err
+	}
+	return out, fd, nil
+}
+
+// readRest reads the names that a descriptor of a directory has not given yet.
+func readRest(fd int) (out []hostName, err error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := unix.Getdents(fd, buf)
@@ -32,11 +42,10 @@ func readNames(at upper.At) ([]hostName, int, error) {
 			continue
 		}
 		if err != nil {
-			unix.Close(fd)
-			return nil, -1, err
+			return nil, err
 		}
 		if n == 0 {
-			return out, fd, nil
+			return out, nil
 		}
 		out = appendNames(out, buf[:n])
 	}
@@ -58,7 +67,7 @@ func appendNames(out []hostName, buf []byte) []hostName {
 			}
 		}
 		if s := string(name); s != "." && s != ".." {
-			out = append(out, hostName{s, binary.NativeEndian.Uint64(buf), buf[18]})
+			out = append(out, hostName{s, binary.NativeEndian.Uint64(buf), buf[18], int64(binary.NativeEndian.Uint64(buf[8:]))})
 		}
 		buf = buf[size:]
 	}
@@ -76,7 +85,10 @@ type Dir struct {
 	mu     sync.Mutex
 	loaded bool
 	d      dir
+	first  int            // position of the first name in up
 	up     []hostName     // whiteouts left out
+	marks  [2]Mark        // of the last two calls of Each
+	left   [2]Mark        // of another process
 	hidden []string       // sorted: names below that are not listed
 	below  *union.Listing // nil: nothing
 }
@@ -107,7 +119,75 @@ type DirEntry struct {
 func (l *Dir) Rewind() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.left, l.marks = [2]Mark{}, [2]Mark{}
 	return l.load()
+}
+
+// firstBelow is the position of the first name below: behind all that can be up.
+const firstBelow = 1 << 32
+
+// A Mark says how the host goes on at a position.
+type Mark struct {
+	Position uint64 // 0: none
+	Next     int64
+}
+
+// Marks returns the marks at the ends of the last two calls of Each: what another
+// process needs to go on with the list. What was removed from the directory meanwhile
+// has no place in a list that is made anew.
+func (l *Dir) Marks() [2]Mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.marks
+}
+
+// Resume makes the Dir go on where that of another process with these marks was.
+func (l *Dir) Resume(marks [2]Mark) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = marks
+}
+
+// loadAt makes the list for somebody who goes on at a position that another process has
+// given.
+func (l *Dir) loadAt(position int) error {
+	if err := l.load(); err != nil || l.d.up == nil {
+		return err
+	}
+	for _, m := range l.left {
+		if m.Position == uint64(position) && position > 0 {
+			return l.skipTo(m)
+		}
+	}
+	return nil
+}
+
+// skipTo leaves out of the list what the host has before a mark.
+func (l *Dir) skipTo(m Mark) error {
+	at, done, err := l.f.at(l.d.up)
+	if err != nil {
+		return err
+	}
+	fd, err := at.Open(unix.O_RDONLY | unix.O_DIRECTORY)
+	done()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Seek(fd, m.Next, unix.SEEK_SET); err != nil {
+		return err
+	}
+	rest, err := readRest(fd)
+	if err != nil {
+		return err
+	}
+	l.first, l.up = int(m.Position), nil
+	for _, e := range rest {
+		if white, err := isWhiteout(fd, &e); err == nil && !white {
+			l.up = append(l.up, e)
+		}
+	}
+	return nil
 }
 
 func (l *Dir) load() error {
@@ -115,7 +195,7 @@ func (l *Dir) load() error {
 	if err != nil {
 		return err
 	}
-	l.d, l.up, l.hidden, l.below = d, nil, nil, nil
+	l.d, l.first, l.up, l.hidden, l.below = d, 0, nil, nil, nil
 	if d.up != nil {
 		if err := l.loadUp(); err != nil {
 			return err
@@ -171,7 +251,7 @@ func (l *Dir) Each(position int, attrs bool, fn func(e DirEntry, a *Attr, next i
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.loaded {
-		if err := l.load(); err != nil {
+		if err := l.loadAt(position); err != nil {
 			return err
 		}
 	}
@@ -179,13 +259,14 @@ func (l *Dir) Each(position int, attrs bool, fn func(e DirEntry, a *Attr, next i
 	if err != nil || !more || l.below == nil {
 		return err
 	}
-	return l.eachBelow(max(position-len(l.up), 0), attrs, fn)
+	return l.eachBelow(max(position-firstBelow, 0), attrs, fn)
 }
 
 func (l *Dir) eachUp(position int, attrs bool, fn func(e DirEntry, a *Attr, next int) bool) (more bool, err error) {
-	if position >= len(l.up) {
+	if position >= l.first+len(l.up) {
 		return true, nil
 	}
+	l.marks[0] = l.marks[1]
 	fd, err := l.f.pin(l.d.up)
 	if err == unix.ENOENT {
 		return true, nil // it was removed
@@ -194,8 +275,8 @@ func (l *Dir) eachUp(position int, attrs bool, fn func(e DirEntry, a *Attr, next
 		return false, err
 	}
 	defer l.f.fds.unpin(l.d.up)
-	for i := position; i < len(l.up); i++ {
-		h := &l.up[i]
+	for i := max(position, l.first); i < l.first+len(l.up); i++ {
+		h := &l.up[i-l.first]
 		e, a, err := l.entry(upper.At{Dir: fd, Name: h.name}, h, attrs)
 		if err == unix.ENOENT {
 			continue // it was removed meanwhile
@@ -209,6 +290,7 @@ func (l *Dir) eachUp(position int, attrs bool, fn func(e DirEntry, a *Attr, next
 			}
 			return false, nil
 		}
+		l.marks[1] = Mark{uint64(i + 1), h.next}
 	}
 	return true, nil
 }
@@ -259,7 +341,7 @@ func (l *Dir) eachBelow(position int, attrs bool, fn func(e DirEntry, a *Attr, n
 			}
 			a = &got
 		}
-		if !fn(e, a, len(l.up)+i+1) {
+		if !fn(e, a, firstBelow+i+1) {
 			if a != nil {
 				l.f.Forget(a.ID, 1)
 			}
@@ -274,7 +356,7 @@ func (l *Dir) attrBelow(i int, id ID, n union.Node) (Attr, error) {
 	if up := l.f.get(id); up != nil && up.up.Load() && n.Kind != kindDirectory {
 		// Another name of a file that was copied up.
 		l.f.mu.Lock()
-		up.lookups++
+		up.counted(1)
 		l.f.mu.Unlock()
 		return l.f.attr(up)
 	}

@@ -93,7 +93,7 @@ func (f *FS) entry(d *dir, name string, lookups int64) (e entry, err error) {
 			}
 			e.st = st
 			f.mu.Lock()
-			n.lookups += lookups
+			n.counted(lookups)
 			f.mu.Unlock()
 		}
 	}

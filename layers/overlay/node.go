@@ -48,6 +48,12 @@ type node struct {
 	orphan  bool   // has no name any more
 	host    uint64 // inode number on the host
 
+	// What outlives the process, see Memory.
+	rec   *record // nil: nothing. Guarded by FS.mu, its opens by fds.mu
+	recAt uint32
+	stale atomic.Bool // e is not known yet, see revive
+	given bool        // a Keeper has the descriptor. Guarded by place
+
 	// Guarded by fds.mu.
 	fd     int
 	opened bool
@@ -62,8 +68,10 @@ func (n *node) isDir() bool { return n.kind == unix.S_IFDIR }
 // get returns the node with an ID; nil when it has none, because it is below.
 func (f *FS) get(id ID) *node {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.nodes[id]
+	n := f.nodes[id]
+	f.mu.Unlock()
+	f.revive(n)
+	return n
 }
 
 // node returns the node with an ID, and makes one for what is below. It fails with
@@ -89,10 +97,16 @@ func (f *FS) node(id ID) (*node, error) {
 // register puts a node into the tables under the place where it is, unless there is
 // one for the same file by now, which is then returned. It is counted as looked up.
 func (f *FS) register(n, parent *node, name string, lookups int64) *node {
+	got := f.enter(n, parent, name, lookups)
+	f.revive(got)
+	return got
+}
+
+func (f *FS) enter(n, parent *node, name string, lookups int64) *node {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if was := f.byHost[n.host]; was != nil {
-		was.lookups += lookups
+		was.counted(lookups)
 		return was
 	}
 	if n.id == 0 || f.nodes[n.id] != nil && f.nodes[n.id] != n {
@@ -108,17 +122,19 @@ func (f *FS) register(n, parent *node, name string, lookups int64) *node {
 		parent.refs++
 	}
 	f.nodes[n.id], f.byHost[n.host] = n, n
+	f.remember(n)
 	return n
 }
 
 // known returns the node of a file of the host, counted as looked up.
 func (f *FS) known(host uint64, lookups int64) *node {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	n := f.byHost[host]
 	if n != nil {
-		n.lookups += lookups
+		n.counted(lookups)
 	}
+	f.mu.Unlock()
+	f.revive(n)
 	return n
 }
 
@@ -130,13 +146,14 @@ func (f *FS) Forget(id ID, count uint64) {
 		f.mu.Unlock()
 		return
 	}
-	n.lookups -= int64(count)
+	n.counted(-int64(count))
 	var closing []*node
 	for n != nil && n != f.root && n.refs == 0 && (n.orphan || n.lookups <= 0 && !n.sticky) && !f.fds.busy(n) {
 		delete(f.nodes, n.id)
 		if f.byHost[n.host] == n {
 			delete(f.byHost, n.host)
 		}
+		f.forgetRecord(n)
 		closing = append(closing, n)
 		if n.parent == nil {
 			break
@@ -146,6 +163,7 @@ func (f *FS) Forget(id ID, count uint64) {
 	}
 	f.mu.Unlock()
 	for _, n := range closing {
+		f.take(n)
 		f.fds.drop(n)
 	}
 }
@@ -164,6 +182,7 @@ func (f *FS) setPlace(n, parent *node, name string) {
 		n.moved.Store(true)
 	}
 	n.parent, n.name, n.orphan = parent, name, parent == nil
+	f.rememberPlace(n)
 }
 
 // setHost says which file of the host a node is.
@@ -171,6 +190,9 @@ func (f *FS) setHost(n *node, host uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n.host = host
+	if n.rec != nil {
+		n.rec.host = host
+	}
 	f.byHost[host] = n
 }
 

@@ -40,6 +40,13 @@ type Options struct {
 	ReadOnly bool
 	// Slowly is called with what may take long, and calls it; nil calls it at once.
 	Slowly func(fn func())
+	// Memory is where nodes are kept, and where those are that another process has left,
+	// under the number Tree, which has 16 bits; nil: they end with this process.
+	Memory *Memory
+	Tree   uint32
+	// Keeper keeps files without a name, if set; Left are those of another process.
+	Keeper Keeper
+	Left   map[ID]*os.File
 }
 
 // An FS is an open union. Its methods may be called from any number of goroutines.
@@ -52,6 +59,10 @@ type FS struct {
 	upperPath string
 	readOnly  bool
 	slowly    func(fn func())
+
+	memory *Memory
+	tree   uint32
+	keeper Keeper
 
 	root *node
 	work int // descriptor
@@ -82,7 +93,7 @@ func Open(o *Options) (*FS, error) {
 	}
 	f := &FS{
 		layers: o.Layers, format: o.Format, meta: o.Meta, upperPath: o.Upper, readOnly: o.ReadOnly, slowly: o.Slowly, belowRoot: noDirID,
-		nodes: map[ID]*node{}, byHost: map[uint64]*node{}, born: Root, work: -1,
+		nodes: map[ID]*node{}, byHost: map[uint64]*node{}, born: Root, work: -1, memory: o.Memory, tree: o.Tree, keeper: o.Keeper,
 	}
 	if f.format.User() {
 		f.format.Guard = f.markFuseOnly
@@ -123,6 +134,7 @@ func (f *FS) openDirs(o *Options) error {
 	}
 	f.fds.adopt(f.root, fd)
 	f.nodes[Root], f.byHost[e.HostIno] = f.root, f.root
+	f.restore(o.Left)
 	if err := f.unlinked.load(filepath.Join(o.Meta, "unlinked"), o.ReadOnly); err != nil || o.ReadOnly {
 		return err
 	}
@@ -132,8 +144,13 @@ func (f *FS) openDirs(o *Options) error {
 	return f.recover()
 }
 
-// Close gives back what the union holds. No other method may be running.
+// Close gives back what the union holds, and what its Memory has of it. No other
+// method may be running.
 func (f *FS) Close() error {
+	for _, n := range f.nodes {
+		f.forgetRecord(n)
+		f.take(n)
+	}
 	f.fds.closeAll(f.nodes)
 	err := f.unlinked.close()
 	if f.work >= 0 {

@@ -136,9 +136,11 @@ func (f *FS) losing(n *node, st *unix.Stat_t, s *site, fn func() error) error {
 	defer n.place.Unlock()
 	own := s.isPlaceOf(n)
 	if own && f.mustKeep(n, st) {
-		if _, err := f.pinAt(n, s.at()); err != nil {
+		fd, err := f.pinAt(n, s.at())
+		if err != nil {
 			return err
 		}
+		f.give(n, fd)
 		defer f.fds.keep(n)
 	}
 	if err := fn(); err != nil {
@@ -169,6 +171,7 @@ func (f *FS) lost(n *node, gone *Attr, own bool) {
 	if own {
 		gone.Nlink = 0
 		n.gone = gone
+		n.recordMode(gone.Mode)
 		f.setPlace(n, nil, "")
 	}
 	if last {
@@ -292,7 +295,7 @@ func (f *FS) Link(id, parent ID, name string) (Attr, error) {
 	}
 	f.adopt(n, s.dir.up, name)
 	f.mu.Lock()
-	n.lookups++
+	n.counted(1)
 	f.mu.Unlock()
 	return f.attr(n)
 }

@@ -206,9 +206,11 @@ func (f *FS) move(from, to *site) error {
 func (f *FS) moveOver(from, to *site, victim *node, gone *Attr) error {
 	own := to.isPlaceOf(victim)
 	if own && f.mustKeep(victim, &to.e.st) {
-		if _, err := f.pinAt(victim, to.at()); err != nil {
+		fd, err := f.pinAt(victim, to.at())
+		if err != nil {
 			return err
 		}
+		f.give(victim, fd)
 		defer f.fds.keep(victim)
 	}
 	if err := f.moveTo(from, to); err != nil {
