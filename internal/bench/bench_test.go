@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerfs/layerfs/internal/testenv"
 )
 
@@ -102,5 +104,31 @@ func TestDocument(t *testing.T) {
 			t.Errorf("row %q: no topic, or a second one of this name", r.name)
 		}
 		seen[r.name] = true
+	}
+}
+
+// What hangs below the work directory in the end is unmounted, and nothing beside it.
+func TestDetachAll(t *testing.T) {
+	testenv.Require(t, "root")
+	dir := t.TempDir()
+	work, beside := filepath.Join(dir, "work"), filepath.Join(dir, "work-beside")
+	for _, d := range []string{filepath.Join(work, "a"), beside} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("none", d, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		defer detach(d) // where the test fails
+		if err := os.WriteFile(filepath.Join(d, "f"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	(&bench{work: work}).detachAll()
+	if _, err := os.Stat(filepath.Join(work, "a", "f")); !os.IsNotExist(err) {
+		t.Errorf("below: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(beside, "f")); err != nil {
+		t.Errorf("beside: %v", err)
 	}
 }

@@ -100,7 +100,9 @@ func (b *bench) podmanDiff(t *treesOf, sub string) (_ samples, err error) {
 	defer func() {
 		_, err2 := b.command("podman", args("rm", "-f", "bench")...)
 		_, err3 := b.command("podman", args("rmi", "-a", "-f")...)
-		err = errors.Join(err, err2, err3, os.RemoveAll(dir))
+		if err = errors.Join(err, err2, err3); err == nil {
+			err = os.RemoveAll(dir)
+		} // else it may be mounted; see detachAll
 	}()
 	_, err = b.script(`podman=("${@:3}"); archive=$1; sub=$2
 		id=$("${podman[@]}" load -q -i "$archive" | sed 's/^Loaded image: //'); "${podman[@]}" create -q --name bench "$id" true >/dev/null

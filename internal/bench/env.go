@@ -125,6 +125,22 @@ func detach(dir string) {
 	}
 }
 
+// detachAll unmounts what still hangs below the work directory: an interrupted run
+// cannot ask podman any more, and removing files must not go through mounts.
+func (b *bench) detachAll() {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		b.note(err)
+		return
+	}
+	lines := strings.Split(string(data), "\n")
+	for i := len(lines) - 1; i >= 0; i-- { // what was mounted last, first
+		if f := strings.Fields(lines[i]); len(f) > 4 && strings.HasPrefix(f[4], b.work+"/") {
+			detach(f[4])
+		}
+	}
+}
+
 // fuseOverlay mounts directories, bottom first, with fuse-overlayfs.
 func (b *bench) fuseOverlay(dirs []string) (string, error) {
 	dir, err := b.dir("fo")

@@ -202,6 +202,11 @@ func newBench(images, work, binary string, n int) (*bench, error) {
 			return nil, fmt.Errorf("%s: no NAME.oci.tar and no NAME.oci in it", images)
 		}
 	}
+	if work != "" { // mounts are known by absolute names
+		if work, err = filepath.Abs(work); err != nil {
+			return nil, err
+		}
+	}
 	if work == "" {
 		b.work, err = os.MkdirTemp("", "layerfs-bench-")
 		b.own = true
@@ -215,6 +220,7 @@ func newBench(images, work, binary string, n int) (*bench, error) {
 // close undoes what the run left, the last first.
 func (b *bench) close() {
 	b.undo()
+	b.detachAll()
 	if b.own {
 		os.RemoveAll(b.work)
 	}
