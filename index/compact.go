@@ -29,6 +29,7 @@ func (db *DB) Compact(ctx context.Context, minFree int64) (freed int64, err erro
 		return 0, err
 	}
 	defer w.f.Close()
+	db.sweep()
 	before, worth, err := db.worthCompacting(w, minFree)
 	if err != nil || !worth {
 		return 0, err
@@ -52,6 +53,13 @@ func (db *DB) Compact(ctx context.Context, minFree int64) (freed int64, err erro
 		return 0, err
 	}
 	return before - after.Size(), syncDir(filepath.Dir(db.path))
+}
+
+// sweep removes what killed writers have left. Preconditions: nobody else writes.
+func (db *DB) sweep() {
+	for _, path := range []string{db.path + ".compact.tmp", db.path + ".rebuild.tmp", db.journalPath() + ".tmp"} {
+		_ = os.Remove(path) // mostly it is not there
+	}
 }
 
 // worthCompacting returns the size of the file and whether enough of it is free.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -131,7 +132,15 @@ func (db *DB) Update(ctx context.Context, purpose string, fn func(*Tx) error) er
 		return err
 	}
 	defer release()
+	_, err = os.Lstat(db.path)
+	fresh := errors.Is(err, fs.ErrNotExist)
 	return db.use(&bolt.Options{FreelistType: bolt.FreelistMapType}, func(b *bolt.DB) error {
+		if fresh {
+			// What follows relies on the index, so its name must not be lost with the power.
+			if err := syncDir(filepath.Dir(db.path)); err != nil {
+				return fmt.Errorf("index: %w", err)
+			}
+		}
 		t := &Tx{}
 		err := commit(b, t, func(tx *Tx) error {
 			if err := db.refuseOlder(tx); err != nil {
