@@ -57,7 +57,8 @@ soak: ## random work of many processes in mounts for SOAKTIME (15m) as root, and
 FAULTS ?= 40
 test-faults: ## many faults, kills and power failures, as root; FAULTS=all takes an hour
 	LAYERFS_TEST_FAULTS=$(FAULTS) LAYERFS_TEST_REQUIRE=$${LAYERFS_TEST_REQUIRE:+$$LAYERFS_TEST_REQUIRE,}fuse,root \
-		go test -timeout 2h -count=1 -v ./internal/faultfs ./internal/faulttest
+		go test -timeout 4h -count=1 -v ./internal/faultfs ./internal/faulttest
+	LAYERFS_TEST_KILLS=100 go test -timeout 1h -count=1 -v -run Kill ./internal/mounttest
 
 # go test fuzzes one target at a time.
 fuzz: ## every fuzz target for FUZZTIME (30s)

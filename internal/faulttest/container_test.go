@@ -300,7 +300,7 @@ func (b *boxBench) doAll(h *hand, steps []step) {
 // mount, and the rest of what the program does then works.
 func TestContainerFaults(t *testing.T) {
 	testenv.Require(t, "fuse", "root")
-	for i := range deeds {
+	for _, i := range some(t, len(deeds)) {
 		t.Run(deeds[i].name, func(t *testing.T) {
 			t.Parallel()
 			s := newBoxBench(t).story(&deeds[i])

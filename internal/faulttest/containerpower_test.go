@@ -248,7 +248,7 @@ func (b *boxBench) powerLosses(r *rand.Rand, m faultfs.Model) (tried int) {
 			log = f.Log()
 		})
 	})
-	for _, n := range append(choose(r, len(log.Ops), min(places(4), 200)), len(log.Ops)) {
+	for _, n := range append(choose(r, len(log.Ops), min(places(2), 200)), len(log.Ops)) {
 		for _, some := range []*rand.Rand{nil, rand.New(rand.NewPCG(r.Uint64(), 0))} {
 			when := fmt.Sprintf("power lost after %d of %d operations, %s", n, len(log.Ops), m)
 			if some != nil {

@@ -10,6 +10,7 @@
 // Environment:
 //
 //	LAYERFS_TEST_FAULTS  how many places are tried for each action and each kind of
-//	                     trouble, or "all" of them (make test-faults); without it few
+//	                     trouble, or "all" of them (make test-faults); without it one
+//	                     place, and a quarter of the actions
 //	LAYERFS_TEST_SEED    the number that random choices begin with; a failure names it
 package faulttest

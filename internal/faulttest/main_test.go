@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerfs/layerfs/internal/testenv"
 )
 
 const workerVariable = "LAYERFS_FAULT_WORKER"
@@ -119,10 +122,12 @@ func serveWorker(r io.Reader, w io.Writer) {
 
 // A worker is a process that performs operations.
 type worker struct {
-	t   testing.TB
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
+	t       testing.TB
+	account *testenv.Account // nil: as the test
+	program string
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
 
 	mu   sync.Mutex // guards dead
 	dead bool
@@ -131,7 +136,19 @@ type worker struct {
 // newWorker starts a process that ends with the test.
 func newWorker(t testing.TB) *worker {
 	t.Helper()
-	w := &worker{t: t}
+	return newWorkerAs(t, nil)
+}
+
+// newWorkerAs starts one as another user.
+func newWorkerAs(t testing.TB, a *testenv.Account) *worker {
+	t.Helper()
+	w := &worker{t: t, account: a, program: os.Args[0]}
+	if a != nil { // who may not look into the directory of the test
+		w.program = filepath.Join(a.TempDir(t), "worker")
+		raw, err := os.ReadFile(os.Args[0])
+		must(t, err)
+		must(t, os.WriteFile(w.program, raw, 0o755))
+	}
 	w.start()
 	t.Cleanup(w.stop)
 	return w
@@ -139,9 +156,12 @@ func newWorker(t testing.TB) *worker {
 
 func (w *worker) start() {
 	w.t.Helper()
-	w.cmd = exec.Command(os.Args[0])
+	w.cmd = exec.Command(w.program)
 	w.cmd.Env = append(os.Environ(), workerVariable+"=1")
 	w.cmd.Stderr = os.Stderr
+	if w.account != nil {
+		w.account.Apply(w.cmd)
+	}
 	in, err := w.cmd.StdinPipe()
 	if err != nil {
 		w.t.Fatal(err)
@@ -224,6 +244,16 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// some returns a quarter of the numbers below n, or all of them when more than a sample is
+// wanted. Over time all have their turn.
+func some(t testing.TB, n int) []int {
+	list := random(t).Perm(n)
+	if !long() {
+		list = list[:(n+3)/4]
+	}
+	return list
 }
 
 // choose returns up to n different numbers from 1 to last.
