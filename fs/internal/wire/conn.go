@@ -57,6 +57,7 @@ type Conn struct {
 	panics  atomic.Uint64
 	probe   prober
 	crew    crew // of a writable connection
+	pace    pace // of a writable connection
 	beside  beside
 	started sync.Once
 	done    chan struct{}
@@ -81,7 +82,7 @@ func New(device *os.File, h Handler, raw fuse.RawFileSystem, o Options) *Conn {
 		// Fd leaves the descriptor in blocking mode, which is what the workers want.
 		c.fd = int(device.Fd())
 	}
-	c.crew.init(min(max(2, runtime.NumCPU()), o.Workers), o.Workers)
+	c.crew.init(1, o.Workers)
 	c.rare = fuse.NewProtocolServer(raw, mountOptions(o))
 	for range o.Workers {
 		c.workers = append(c.workers, newWorker(c))
@@ -204,6 +205,13 @@ func (c *Conn) Stop(wait time.Duration) {
 
 // serve runs the workers to their end.
 func (c *Conn) serve() {
+	if c.opts.Writable {
+		if err := syscall.SetNonblock(c.fd, true); err != nil {
+			c.err = err
+			close(c.done)
+			return
+		}
+	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(c.workers))
 	for i, w := range c.workers {
@@ -254,12 +262,19 @@ func (c *Conn) read(buf []byte) (int, error) {
 			return n, nil
 		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT:
 			// ENOENT: the request was interrupted before anybody read it.
-		case syscall.ENODEV, syscall.ECONNABORTED, syscall.ENOTCONN:
-			return 0, errUnmounted
 		default:
-			return 0, fmt.Errorf("read /dev/fuse: %w", err)
+			return c.readError(err)
 		}
 	}
+}
+
+// readError says why reading has ended.
+func (c *Conn) readError(err error) (int, error) {
+	switch err {
+	case syscall.ENODEV, syscall.ECONNABORTED, syscall.ENOTCONN:
+		return 0, errUnmounted
+	}
+	return 0, fmt.Errorf("read /dev/fuse: %w", err)
 }
 
 // Quiesce returns when every request that was being answered when it was called has been answered. What no new request

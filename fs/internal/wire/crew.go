@@ -1,11 +1,16 @@
 package wire
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// A crew lets only as many workers of a writable connection take requests as there are CPUs. The kernel hands requests
-// to those who wait in turn, and a thread that has slept for long is slow to answer; but fsync and the copying of large
-// files need workers to spare. Whoever does such a thing says so, and another takes his place until he is done.
+// A crew lets only one worker of a writable connection take requests: most are answered sooner than a second thread is
+// awake. But fsync and the copying of large files need workers to spare. Whoever does such a thing says so, and another
+// takes his place until he is done; and while somebody does, so does everybody, because he may have to wait for him.
 type crew struct {
+	lent atomic.Int32 // who does what takes long
+
 	mu     sync.Mutex
 	want   int
 	active int
@@ -80,6 +85,8 @@ func (c *Conn) Slowly(fn func()) {
 		fn()
 		return
 	}
+	c.crew.lent.Add(1)
+	defer c.crew.lent.Add(-1)
 	c.crew.begin()
 	defer c.crew.end()
 	fn()

@@ -74,8 +74,12 @@ func (w *worker) run() error {
 	}
 	debug.SetPanicOnFault(true)
 	w.populate()
+	read := func() (int, error) { return w.c.read(w.in) }
+	if w.c.opts.Writable {
+		read = w.next
+	}
 	for {
-		n, err := w.c.read(w.in)
+		n, err := read()
 		if err != nil {
 			return err
 		}
@@ -87,7 +91,7 @@ func (w *worker) run() error {
 			w.busy.Add(1)
 			select {} // the process ends; the next one gets the request again
 		}
-		op := w.one(w.in[:n])
+		op := w.paced(w.in[:n])
 		w.busy.Add(1)
 		if op == OpDestroy || w.c.opts.Writable && !w.c.crew.stay() {
 			return errUnmounted
@@ -115,6 +119,22 @@ func present(b []byte) (sum byte) {
 		sum += b[len(b)-1]
 	}
 	return sum
+}
+
+// paced answers one request, and lets another worker take requests meanwhile when they are slow.
+func (w *worker) paced(in []byte) uint32 {
+	c := w.c
+	if !c.opts.Writable {
+		return w.one(in)
+	}
+	begin := sinceEpoch()
+	if c.pace.slow(begin) || c.crew.lent.Load() > 0 {
+		c.crew.begin()
+		defer c.crew.end()
+	}
+	op := w.one(in)
+	c.pace.took(begin, sinceEpoch())
+	return op
 }
 
 // one answers one request and returns its opcode.
