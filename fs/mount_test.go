@@ -249,7 +249,7 @@ func walk(t testing.TB, dir string, read bool) (entries int) {
 }
 
 // TestMountedSecondWalk wants the kernel to need nobody for a second walk, reading included. A kernel that takes memory
-// back at leisure (DAMON) may have forgotten some files, which it then asks for again: the walk is repeated.
+// back at leisure (DAMON) may have forgotten some files and listings, which it then asks for again: the walk is repeated.
 func TestMountedSecondWalk(t *testing.T) {
 	st := newStore(t)
 	load(t, st, newImage(t, "me", wideLayer(t, 20, 300), wideLayer(t, 3, 10)), "wide:1")
@@ -259,7 +259,7 @@ func TestMountedSecondWalk(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 	var needed []string
-	for range 5 {
+	for tries, other := 8, false; tries > 0 && !other; tries-- {
 		needed = nil
 		before := s.Stats().Requests
 		walk(t, root, true)
@@ -267,15 +267,14 @@ func TestMountedSecondWalk(t *testing.T) {
 		for op, n := range s.Stats().Requests {
 			if op != "forget" && op != "batch_forget" && n != before[op] {
 				needed = append(needed, fmt.Sprintf("%d %s requests", n-before[op], op))
+				other = other || op != "read" && op != "readdirplus"
 			}
 		}
-		if len(needed) != 1 || !strings.HasSuffix(needed[0], " read requests") {
-			break
+		if needed == nil {
+			return
 		}
 	}
-	if len(needed) > 0 {
-		t.Errorf("the second walk and those after it need %v", needed)
-	}
+	t.Errorf("the second walk and those after it need %v", needed)
 }
 
 func TestMountedParallel(t *testing.T) {
