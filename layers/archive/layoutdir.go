@@ -70,10 +70,15 @@ func (d *layoutDir) open(name string) (*file, error) {
 		return nil, fmt.Errorf("%s: %w", d.member(name), err)
 	}
 	if target, ok := placeholder(f, name, size); ok {
-		f.Close()
-		if f, size, err = d.openRegular(target); err != nil {
+		to, toSize, err := d.openRegular(target)
+		switch {
+		case err == nil:
+			f.Close()
+			f, size = to, toSize
+		case !isMissing(err):
+			f.Close()
 			return nil, fmt.Errorf("%s: it stands for a symbolic link to %s: %w", d.member(name), target, err)
-		}
+		} // A text that names nothing is a damaged blob: whoever reads it finds that out.
 	}
 	return &file{SectionReader: io.NewSectionReader(f, 0, size), closer: f}, nil
 }
