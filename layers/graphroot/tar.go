@@ -19,6 +19,7 @@ type Tar struct {
 	layer string
 	file  *os.File
 	zip   *gzip.Reader
+	limit *io.LimitedReader // of an entry
 	json  *json.Decoder
 
 	off     int64     // bytes read so far
@@ -51,6 +52,10 @@ type entry struct {
 	Payload []byte `json:"payload"`
 }
 
+// maxEntry limits an entry, which the decoder keeps in memory whole: headers and padding
+// between two files, in base64.
+const maxEntry = 64 << 20
+
 const (
 	typeFile    = 1
 	typeSegment = 2
@@ -73,7 +78,9 @@ func (r *Root) OpenTar(layer string) (*Tar, error) {
 		f.Close()
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, f.Name(), err)
 	}
-	return &Tar{root: r, layer: layer, file: f, zip: z, json: json.NewDecoder(z)}, nil
+	t := &Tar{root: r, layer: layer, file: f, zip: z, limit: &io.LimitedReader{R: z}}
+	t.json = json.NewDecoder(t.limit)
+	return t, nil
 }
 
 // Close releases the files.
@@ -125,7 +132,11 @@ func (t *Tar) next() error {
 		t.open, t.body = nil, nil
 	}
 	var e entry
+	t.limit.N = maxEntry
 	if err := t.json.Decode(&e); err != nil {
+		if t.limit.N <= 0 {
+			return fmt.Errorf("%w: %s: an entry has more than %d bytes", ErrInvalid, t.file.Name(), maxEntry)
+		}
 		if err == io.EOF {
 			return io.EOF
 		}
