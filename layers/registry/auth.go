@@ -198,6 +198,9 @@ func tokenRequest(ctx context.Context, realm *url.URL, service string, scopes []
 	return req, err
 }
 
+// maxTokenAge is how long a token is used, whatever its server says.
+const maxTokenAge = 24 * time.Hour
+
 func readToken(r io.Reader) (token, error) {
 	var doc struct {
 		Token       string `json:"token"`
@@ -216,7 +219,8 @@ func readToken(r io.Reader) (token, error) {
 	if doc.ExpiresIn < 60 {
 		doc.ExpiresIn = 60 // what the specification says about a missing value
 	}
-	return token{doc.Token, time.Now().Add(time.Duration(doc.ExpiresIn) * time.Second)}, nil
+	age := time.Duration(min(doc.ExpiresIn, int64(maxTokenAge/time.Second))) * time.Second
+	return token{doc.Token, time.Now().Add(age)}, nil
 }
 
 // parseChallenges reads WWW-Authenticate headers with one challenge each, as
