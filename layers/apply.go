@@ -66,7 +66,7 @@ func applyEntry(b *tree.Builder, h *tarsplit.Header, path string, sum tree.Sum) 
 		return err
 	}
 	if path == "" && h.Type != '5' {
-		return fmt.Errorf("%w: the name %q stands for the root directory, but the entry is no directory", ErrInvalidLayer, h.Name)
+		return fmt.Errorf("%w: the name %q stands for the root directory, but the entry is no directory", ErrInvalidLayer, tree.Clip(h.Name))
 	}
 	switch h.Type {
 	case '0', 0, '7', 'S':

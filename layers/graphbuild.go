@@ -130,7 +130,7 @@ func (b *graphBuild) split(l *stagedLayer, f *disk.File) error {
 	meta := tarsplit.NewWriter(f)
 	counted := &countReader{r: io.TeeReader(b.tar, sum)}
 	b.splits = tarsplit.NewSplitter(counted, meta)
-	sp := splitting{b.splits, l.builder, b}
+	sp := splitting{b.splits, l.builder, b, nil}
 	if err := sp.members(); err != nil {
 		return graphError(err)
 	}
@@ -143,7 +143,7 @@ func (b *graphBuild) split(l *stagedLayer, f *disk.File) error {
 		return fmt.Errorf("%w: put together it has the digest %s: files below %s have been changed", ErrDamaged, got, b.g.Root())
 	}
 	return l.builder.LowerLinks(func(_ int, path, target string) error {
-		return fmt.Errorf("%w: entry %q is a hard link to %q, which is not in the layer", ErrInvalidLayer, path, target)
+		return fmt.Errorf("%w: entry %q is a hard link to %q, which is not in the layer", ErrInvalidLayer, tree.Clip(path), tree.Clip(target))
 	})
 }
 

@@ -212,7 +212,7 @@ func (im *importer) split(l *stagedLayer, tar io.Reader) (err error) {
 	counted := &limited{r: io.TeeReader(tar, sum), im: im}
 	meta := tarsplit.NewWriter(l.split)
 	bodies := im.ingest.Writer()
-	sp := splitting{tarsplit.NewSplitter(counted, meta), l.builder, bodies}
+	sp := splitting{tarsplit.NewSplitter(counted, meta), l.builder, bodies, im.charge}
 	err = sp.members()
 	if cerr := bodies.Close(); err == nil {
 		err = cerr
@@ -240,6 +240,7 @@ type splitting struct {
 	*tarsplit.Splitter
 	tree   *tree.Builder
 	bodies bodyPutter
+	charge func(n int64) error // counts bytes that the tar has not; nil counts nothing
 }
 
 // A bodyPutter stores bodies, or notes where they lie already.
@@ -258,8 +259,16 @@ func (sp *splitting) members() error {
 		if err != nil {
 			return splitError(err)
 		}
+		before := sp.tree.Inodes()
 		if err := sp.member(h); err != nil {
-			return fmt.Errorf("entry %q at offset %d: %w", h.Name, h.Offset, layerError(err))
+			return fmt.Errorf("entry %q at offset %d: %w", tree.Clip(h.Name), h.Offset, layerError(err))
+		}
+		// Directories that a path brings by the way are no bytes of the tar, but take as
+		// much as if each had its header there.
+		if implied := int64(sp.tree.Inodes()-before) - 1; implied > 0 && sp.charge != nil {
+			if err := sp.charge(implied * 512); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -320,10 +329,18 @@ type limited struct {
 func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	l.n += int64(n)
-	if used := l.im.used.Add(int64(n)); l.im.limit > 0 && used > l.im.limit {
-		return 0, fmt.Errorf("%w: the uncompressed layers exceed %d bytes; allow more if the image can be trusted", ErrTooLarge, l.im.limit)
+	if err := l.im.charge(int64(n)); err != nil {
+		return 0, err
 	}
 	return n, err
+}
+
+// charge counts bytes of uncompressed layers, up to the limit.
+func (im *importer) charge(n int64) error {
+	if used := im.used.Add(n); im.limit > 0 && used > im.limit {
+		return fmt.Errorf("%w: the uncompressed layers exceed %d bytes; allow more if the image can be trusted", ErrTooLarge, im.limit)
+	}
+	return nil
 }
 
 // A meter counts the bytes of the blob for the progress, and stops when the caller

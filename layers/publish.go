@@ -170,10 +170,10 @@ func (im *importer) resolveLinks(l *stagedLayer, below []DiffID, staged []*stage
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("%w: entry %q is a hard link to %q, which is neither in this layer nor in those below it", ErrInvalidLayer, path, target)
+			return fmt.Errorf("%w: entry %q is a hard link to %q, which is neither in this layer nor in those below it", ErrInvalidLayer, tree.Clip(path), tree.Clip(target))
 		}
 		if n.Kind == tree.KindDirectory {
-			return fmt.Errorf("%w: entry %q is a hard link to the directory %q", ErrInvalidLayer, path, target)
+			return fmt.Errorf("%w: entry %q is a hard link to the directory %q", ErrInvalidLayer, tree.Clip(path), tree.Clip(target))
 		}
 		stack.use(im.s, n)
 		return l.builder.ResolveLower(i, stack.trees[n.Layer], n.Ino)

@@ -120,6 +120,23 @@ func NewBuilder(dir string) *Builder {
 	}
 }
 
+// Inodes returns how many inodes were made so far, those that were replaced included.
+func (b *Builder) Inodes() int {
+	if b.inodes == nil {
+		return 0
+	}
+	return b.inodes.Len()
+}
+
+// Clip shortens a name of a layer for an error: a hostile one has a megabyte.
+func Clip(name string) string {
+	const most = 300
+	if len(name) > most {
+		return name[:most] + "…"
+	}
+	return name
+}
+
 // Close gives the spools back. A second call does nothing.
 func (b *Builder) Close() error {
 	err := errors.Join(b.inodes.Close(), b.entries.Close(), b.slots.Close(), b.names.Close(),
@@ -168,7 +185,7 @@ func (b *Builder) Dir(path string, m Meta) error {
 	}
 	n, err := b.plain(KindDirectory, &m)
 	if err != nil {
-		return fmt.Errorf("directory %q: %w", path, err)
+		return fmt.Errorf("directory %q: %w", Clip(path), err)
 	}
 	if path == "" {
 		b.setAttributes(0, &n)
@@ -179,7 +196,7 @@ func (b *Builder) Dir(path string, m Meta) error {
 		err = b.putDir(parent, name, &n)
 	}
 	if err != nil {
-		return fmt.Errorf("directory %q: %w", path, err)
+		return fmt.Errorf("directory %q: %w", Clip(path), err)
 	}
 	return nil
 }

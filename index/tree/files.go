@@ -17,7 +17,7 @@ func (b *Builder) File(path string, m Meta, size int64, body Sum, bodySize int64
 		err = b.add(path, n)
 	}
 	if err != nil {
-		return fmt.Errorf("file %q: %w", path, err)
+		return fmt.Errorf("file %q: %w", Clip(path), err)
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func (b *Builder) Symlink(path, target string, m Meta) error {
 		err = b.add(path, n)
 	}
 	if err != nil {
-		return fmt.Errorf("symbolic link %q: %w", path, err)
+		return fmt.Errorf("symbolic link %q: %w", Clip(path), err)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (b *Builder) Node(path string, k Kind, m Meta, major, minor uint32) error {
 		err = b.add(path, n)
 	}
 	if err != nil {
-		return fmt.Errorf("%v %q: %w", k, path, err)
+		return fmt.Errorf("%v %q: %w", k, Clip(path), err)
 	}
 	return nil
 }

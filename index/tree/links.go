@@ -18,7 +18,7 @@ func (b *Builder) Link(path, target string) error {
 		return checkName(name)
 	}
 	if err := b.link(path, target); err != nil {
-		return fmt.Errorf("hard link %q to %q: %w", path, target, err)
+		return fmt.Errorf("hard link %q to %q: %w", Clip(path), Clip(target), err)
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ func (b *Builder) Drop(dir string) error {
 	base, name := splitPath(dir)
 	parent, err := b.directory(base)
 	if err != nil {
-		return fmt.Errorf("directory %q: %w", dir, err)
+		return fmt.Errorf("directory %q: %w", Clip(dir), err)
 	}
 	e, ok := b.find(parent, name)
 	if !ok {
@@ -38,7 +38,7 @@ func (b *Builder) Whiteout(path string) error {
 		err = b.whiteout(parent, name)
 	}
 	if err != nil {
-		return fmt.Errorf("whiteout of %q: %w", path, err)
+		return fmt.Errorf("whiteout of %q: %w", Clip(path), err)
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (b *Builder) Opaque(dir string) error {
 	}
 	i, err := b.directory(dir)
 	if err != nil {
-		return fmt.Errorf("opaque directory %q: %w", dir, err)
+		return fmt.Errorf("opaque directory %q: %w", Clip(dir), err)
 	}
 	b.inodes.At(int(i)).flags |= flagOpaque
 	return nil

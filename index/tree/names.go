@@ -137,7 +137,7 @@ func splitPath(path string) (dir, name string) {
 // checkName refuses what cannot be a name in a directory.
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.IndexByte(name, 0) >= 0 {
-		return fmt.Errorf("name %q: %w", name, ErrBadPath)
+		return fmt.Errorf("name %q: %w", Clip(name), ErrBadPath)
 	}
 	if len(name) > 255 {
 		return fmt.Errorf("name of %d bytes, of at most 255: %w", len(name), ErrBadPath)

@@ -42,7 +42,7 @@ func encodeXattrs(p []byte, list []Xattr) ([]byte, error) {
 	size := 0
 	for _, x := range list {
 		if x.Name == "" || len(x.Name) > 255 || strings.IndexByte(x.Name, 0) >= 0 {
-			return p, fmt.Errorf("extended attribute %q: %w", x.Name, ErrInvalid)
+			return p, fmt.Errorf("extended attribute %q: %w", Clip(x.Name), ErrInvalid)
 		}
 		if size += len(x.Name) + len(x.Value); size > maxXattr {
 			return p, fmt.Errorf("extended attributes of more than %d bytes: %w", maxXattr, ErrInvalid)

@@ -42,7 +42,7 @@ func (b *Builder) walk(path string, create bool) (dir uint32, rest string, err e
 			path = tail
 		case k == KindSymlink:
 			if hops++; hops > maxHops {
-				return 0, "", fmt.Errorf("symbolic link %q: %w", name, ErrTooManyLinks)
+				return 0, "", fmt.Errorf("symbolic link %q: %w", Clip(name), ErrTooManyLinks)
 			}
 			target := b.target(next)
 			if strings.HasPrefix(target, "/") {
@@ -50,7 +50,7 @@ func (b *Builder) walk(path string, create bool) (dir uint32, rest string, err e
 			}
 			path = join(target, tail)
 		default:
-			return 0, "", fmt.Errorf("%q is a %v: %w", b.path(dir, name), k, ErrNotDirectory)
+			return 0, "", fmt.Errorf("%q is a %v: %w", Clip(b.path(dir, name)), k, ErrNotDirectory)
 		}
 	}
 	return dir, "", nil
