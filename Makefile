@@ -11,6 +11,7 @@ TAGS         := urfave_cli_no_docs
 LDFLAGS      := -s -w -X main.version=$(VERSION)
 PREFIX       ?= /usr/local
 FUZZTIME     ?= 30s
+GOVULNDB     ?= https://vuln.go.dev
 # As each account, root and an ordinary user.
 SOAKTIME     ?= 15m
 SOAKKILL     ?=
@@ -20,11 +21,12 @@ BENCHFLAGS   ?=
 TOOLS        := $(CURDIR)/.cache/bin
 STATICCHECK  := $(TOOLS)/staticcheck-v0.8.2
 GOFUMPT      := $(TOOLS)/gofumpt-v0.12.0
+GOVULNCHECK  := $(TOOLS)/govulncheck-v1.9.0
 
 # Static: the binary runs on any Linux, and the user database is read by Go.
 export CGO_ENABLED ?= 0
 
-.PHONY: all build install check test test-race test-fuse test-faults soak fuzz bench lint fmt demo demo-clean clean help
+.PHONY: all build install check test test-race test-fuse test-faults soak test-heavy vulncheck fuzz bench lint fmt demo demo-clean clean help
 
 all: build
 
@@ -60,6 +62,15 @@ test-faults: ## many faults, kills and power failures, as root; FAULTS=all takes
 		go test -timeout 4h -count=1 -v ./internal/faultfs ./internal/faulttest
 	LAYERFS_TEST_KILLS=100 go test -timeout 1h -count=1 -v -run Kill ./internal/mounttest
 
+test-heavy: ## the tests that take minutes and gigabytes
+	LAYERFS_TEST_HEAVY=1 go test -timeout 0 -count=1 -v -run '^(TestMillionFiles)$$' ./internal/mounttest
+
+# Exit code 3 of govulncheck is about what it has found; others are about itself.
+vulncheck: $(GOVULNCHECK) ## known weaknesses in what is built in; needs the Go vulnerability database
+	@$(GOVULNCHECK) -db $(GOVULNDB) -tags $(TAGS) ./...; code=$$?; \
+	case $$code in 0|3) ;; *) echo "vulncheck: nothing was checked: the Go vulnerability database cannot be read from here; set GOVULNDB to a copy of it (file:///DIR) or run this where there is a network" >&2;; esac; \
+	exit $$code
+
 # go test fuzzes one target at a time.
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
@@ -86,6 +97,9 @@ $(STATICCHECK):
 
 $(GOFUMPT):
 	GOBIN=$(TOOLS) go install mvdan.cc/gofumpt@v0.12.0 && mv $(TOOLS)/gofumpt $@
+
+$(GOVULNCHECK):
+	GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/govulncheck@v1.9.0 && mv $(TOOLS)/govulncheck $@
 
 demo: build ## install what is missing, build an image from Debian packages, load and mount it
 	testdata/images/demo.sh

@@ -11,6 +11,10 @@
 //	table_test.go      what GNU tar cannot make, against tables
 //	odd_test.go        unusual and hostile layers: loaded exactly, or refused
 //	damage_test.go     truncated and corrupted archives, bombs
+//	hostile_test.go    what tries to take memory, time or disk, with bounds of memory
+//	heavy_test.go      the same with a million files, where LAYERFS_TEST_HEAVY is set
+//	digests_test.go    wrong digests under every flag of load and pull
+//	private_test.go    modes of all files of a store, and what other users may do
 //	store_test.go      full disk, read-only store, the same image twice
 //	kill_test.go       SIGKILL at any moment of a load
 //	soak_test.go       processes that work at random in container and image mounts
