@@ -27,8 +27,8 @@ func (f footprint) String() string {
 }
 
 // footprintLimits is by how much each figure of a footprint may be larger after the work than before. A process at
-// rest differs by what its caches, the collector of garbage and the kernel's memory of inodes happen to hold.
-var footprintLimits = footprint{anonymous: 48 << 10, fds: 24, threads: 16, locks: 4, goroutines: 8}
+// rest differs by what its caches (of descriptors of large files and directories, too), the collector of garbage and the kernel's memory of inodes happen to hold.
+var footprintLimits = footprint{anonymous: 48 << 10, fds: 64, threads: 16, locks: 4, goroutines: 8}
 
 // beyond says in which figure f is larger than before by more than the limits, or "".
 func (f footprint) beyond(before footprint) string {
