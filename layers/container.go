@@ -104,9 +104,23 @@ func (s *Store) CreateContainer(ctx context.Context, o *ContainerOptions) (*Cont
 	}
 	defer staged.lock.Close()
 	if err := s.publishContainer(ctx, c, len(o.Names) == 0); err != nil {
-		return nil, errors.Join(err, s.disk.RemoveAll(staged.path))
+		return nil, errors.Join(err, s.dropUnpublished(c, staged.path))
 	}
 	return c, nil
+}
+
+// dropUnpublished removes the directory of a container that could not be made visible. A
+// commit whose last sync has failed is there all the same: then the directory stays, and a
+// collection takes it if the record is gone after all.
+func (s *Store) dropUnpublished(c *Container, path string) error {
+	err := s.index.View(context.Background(), func(tx *index.Tx) error {
+		_, err := tx.Container(c.ID)
+		return err
+	})
+	if !errors.Is(err, index.ErrNotFound) {
+		return nil
+	}
+	return s.disk.RemoveAll(path)
 }
 
 // record checks the options and makes the part of the record that they determine.
