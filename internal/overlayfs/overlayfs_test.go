@@ -102,3 +102,35 @@ func TestDead(t *testing.T) {
 		t.Errorf("Over: %q, %v", dirs, err)
 	}
 }
+
+// TestWaitIsTold unmounts often: each time the one who waits must hear of it.
+func TestWaitIsTold(t *testing.T) {
+	testenv.Require(t, "root", "overlayfs")
+	root := t.TempDir()
+	o := &Options{Lower: filepath.Join(root, "lower"), Upper: filepath.Join(root, "upper"), Work: filepath.Join(root, "work")}
+	dir := filepath.Join(root, "mnt")
+	for _, d := range []string{o.Lower, o.Upper, o.Work, dir} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		if err := Mount(dir, o); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- Wait(context.Background(), dir) }()
+		time.Sleep(5 * time.Millisecond) // so that it waits
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("Wait did not hear that the overlay was unmounted")
+		}
+	}
+}

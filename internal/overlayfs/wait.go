@@ -12,11 +12,13 @@ import (
 // Wait returns when no overlay of this package is mounted at dir any more, or with
 // the error of ctx.
 func Wait(ctx context.Context, dir string) error {
-	table, err := os.Open("/proc/self/mounts")
+	// Not with os.Open: Go's own poller would watch the file too, and only the first of two who poll the same open
+	// file is told of a change.
+	table, err := unix.Open("/proc/self/mounts", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: "/proc/self/mounts", Err: err}
 	}
-	defer table.Close()
+	defer unix.Close(table)
 	for {
 		ours, err := Ours(dir)
 		if err != nil || !ours {
@@ -26,7 +28,7 @@ func Wait(ctx context.Context, dir string) error {
 			return err
 		}
 		// The kernel wakes who polls the table when it changes (proc_pid_mounts(5)).
-		fds := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}}
+		fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}}
 		timeout := -1
 		if ctx.Done() != nil {
 			timeout = int(pollEvery.Milliseconds())
