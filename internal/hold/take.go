@@ -27,6 +27,10 @@ func Listen(path string) (*os.File, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	l.SetUnlinkOnClose(false)
+	// The umask has made its mode. Who may connect is asked of the kernel besides (mayTake).
+	if err := os.Chmod(short, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	f, err := l.File()
 	return f, errors.Join(err, l.Close())
 }
