@@ -16,7 +16,7 @@ GOVULNDB     ?= https://vuln.go.dev
 SOAKTIME     ?= 15m
 SOAKKILL     ?=
 # A test that hangs on a mount must not hang the machine.
-TESTTIMEOUT  ?= 600s
+TESTTIMEOUT  ?= 1200s
 BENCHFLAGS   ?=
 TOOLS        := $(CURDIR)/.cache/bin
 STATICCHECK  := $(TOOLS)/staticcheck-v0.8.2

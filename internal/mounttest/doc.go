@@ -24,7 +24,7 @@
 //	LAYERFS_TEST_IMAGES  a directory with more images (NAME.oci.tar, NAME.oci),
 //	                     which TestOracle takes too; minutes for large ones
 //	LAYERFS_TEST_KILLS   how often TestKillDuringLoad kills; 30 unless set
-//	LAYERFS_TEST_SOAK    how long TestSoak works as each account; 10s unless set
+//	LAYERFS_TEST_SOAK    how long TestSoak works as each account; 5s unless set
 //	LAYERFS_TEST_SOAK_KILL  how often TestSoak kills a serving process meanwhile; never
 //	                     unless set
 package mounttest

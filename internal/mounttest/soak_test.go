@@ -26,7 +26,7 @@ import (
 func soakTime(t *testing.T) time.Duration {
 	text, set := os.LookupEnv("LAYERFS_TEST_SOAK")
 	if !set {
-		return 10 * time.Second
+		return 5 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -35,7 +35,7 @@ func soakTime(t *testing.T) time.Duration {
 	return d
 }
 
-// TestSoak lets processes work in container mounts and read image mounts at random, for LAYERFS_TEST_SOAK (10s),
+// TestSoak lets processes work in container mounts and read image mounts at random, for LAYERFS_TEST_SOAK (5s),
 // while images are loaded, removed and collected beside them. No operation ends but as it should, what is read is
 // what was written, no serving process grows, and everything unmounts.
 func TestSoak(t *testing.T) {
