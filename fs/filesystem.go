@@ -22,7 +22,6 @@ type fileSystem struct {
 	owners   owners
 	uid, gid uint32 // of everything that layerfs adds
 	trusted  bool   // trusted.* attributes are listed
-	plain    bool   // nothing that is shown has extended attributes, see hidden
 	started  time.Time
 	root     uint64 // the node that is the root of the mount
 	cache    *union.Cache

@@ -94,12 +94,7 @@ func (ov *Overlay) mount(store *layers.Store, c *layers.Container, o *Options, s
 		return err
 	}
 	if len(c.Layers) > 0 {
-		var alone Options
-		if o != nil {
-			alone = *o
-		}
-		alone.hidden = true
-		lower, err := MountImage(store, string(c.Image), below, &alone)
+		lower, err := MountImage(store, string(c.Image), below, o)
 		if err != nil {
 			return fmt.Errorf("image of container %s: %w", c.Name(), err)
 		}

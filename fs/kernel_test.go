@@ -13,8 +13,8 @@ import (
 	"github.com/layerfs/layerfs/layers"
 )
 
-// TestOverlayAttributes counts what the kernel's overlayfs asks of an image for the attributes of its files: nothing where
-// there are none. They can be set all the same, and an image that has some shows them.
+// TestOverlayAttributes wants the extended attributes of a container that the kernel's overlayfs shows to be as anywhere:
+// one that is not there is ENODATA, also in an image that has none at all; they can be set and removed.
 func TestOverlayAttributes(t *testing.T) {
 	testenv.Require(t, "fuse", "root", "overlayfs")
 	marked := file("d/marked", "with an attribute")
@@ -38,13 +38,11 @@ func TestOverlayAttributes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if n := ov.lower.Stats().Requests["getxattr"]; name == "without" && n > 1 {
-				t.Errorf("%d requests for the attributes of %d files", n, len(list))
-			}
 			if name == "with" {
 				wantXattr(t, filepath.Join(dir, "marked"), "v", nil)
 			}
 			path := filepath.Join(dir, "0001")
+			wantXattr(t, path, "", unix.ENODATA)
 			if err := unix.Lsetxattr(path, "user.k", []byte("new"), 0); err != nil {
 				t.Fatal(err)
 			}

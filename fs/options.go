@@ -51,8 +51,6 @@ type Options struct {
 	Extra []string
 	// Workers is the number of threads that answer requests; 0 lets the package choose.
 	Workers int
-	// hidden: the mount is what the kernel's overlayfs reads, and nobody else sees it.
-	hidden bool
 	// Logger gets what happens while nobody waits for a result; nil means slog.Default().
 	Logger *slog.Logger
 	// Keeper gets what another process needs to go on with the mount, after Handover was called; nil: the mount ends

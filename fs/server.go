@@ -127,9 +127,6 @@ func startOf(store *layers.Store, dir, image string, prepare func(*Server) error
 	if m.err != nil {
 		return nil, m.err
 	}
-	if o != nil && o.hidden {
-		f.plain = f.withoutXattrs()
-	}
 	if err := s.attach(m.device, set); err != nil {
 		return nil, err
 	}

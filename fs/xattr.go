@@ -79,23 +79,9 @@ func (f *fileSystem) viewDirMeta(v *view, number uint32) (*tree.Tree, tree.Ino, 
 	return st.Layer(n.Layer), n.Ino, 0
 }
 
-// withoutXattrs reports whether the layers that are open have no extended attributes at all. Preconditions: those are
-// all that will ever be shown.
-func (f *fileSystem) withoutXattrs() bool {
-	for _, l := range f.snap.Load().layers {
-		if o := l.open.Load(); o != nil && o.Tree().HasXattrs() {
-			return false
-		}
-	}
-	return true
-}
-
-// GetXattr implements wire.Handler. Overlayfs asks for an attribute of every file that is looked up; after one ENOSYS
-// the kernel does not pass such questions on and says EOPNOTSUPP itself. So that is the answer where there are none.
+// GetXattr implements wire.Handler. Overlayfs asks for an attribute of every file that is looked up, also where the
+// image has none. An ENOSYS would end that, and programs would get EOPNOTSUPP instead of ENODATA: not worth it.
 func (f *fileSystem) GetXattr(node uint64, attr []byte) ([]byte, syscall.Errno) {
-	if f.plain {
-		return nil, syscall.ENOSYS
-	}
 	node = f.meant(node)
 	t, i, errno := f.metaOf(f.snap.Load(), node)
 	name := string(attr)

@@ -95,9 +95,6 @@ func (t *Tree) Size() int64 { return int64(len(t.data)) }
 // HasLowerLinks says whether the layer has hard links to files of lower layers.
 func (t *Tree) HasLowerLinks() bool { return len(t.bytes[secLinks]) != 0 }
 
-// HasXattrs says whether anything in the layer has extended attributes.
-func (t *Tree) HasXattrs() bool { return len(t.bytes[secXattrs]) != 0 }
-
 // Packs returns the packs that bodies of the layer lie in, without 0.
 func (t *Tree) Packs() []uint64 {
 	p := t.bytes[secPacks]
