@@ -138,11 +138,18 @@ func (c *Client) send(op byte, name string, data []byte, fd int) {
 	if c.link == nil {
 		return
 	}
-	if err := c.link.send(op, name, data, fd); err != nil && !errors.Is(err, syscall.EMSGSIZE) {
-		// The reader starts another one, or says that there is none.
-		c.link.close()
-		c.link = nil
+	err := c.link.send(op, name, data, fd)
+	if err == nil || errors.Is(err, syscall.EMSGSIZE) {
+		return
 	}
+	if !errors.Is(err, syscall.EPIPE) {
+		// It lives and does not listen, as when it was stopped. It would take the end of the
+		// link for the death of this process, and start another server beside it.
+		_ = syscall.Kill(c.state.Holder, syscall.SIGKILL)
+	}
+	// The reader starts another one, or says that there is none.
+	c.link.close()
+	c.link = nil
 }
 
 // Options say how a Client deals with its holder.
@@ -170,31 +177,32 @@ func (c *Client) Start(o *Options) {
 	go c.watch(c.link)
 }
 
-// maxHolders is how many holders may die within a second each before no other is
-// started.
+// maxHolders is how many holders in a row may not be started, or die within a second,
+// before no other is tried.
 const maxHolders = 3
 
 // watch hears what the holder says, and starts another one when it has died.
 func (c *Client) watch(l *link) {
 	for failed := 0; ; {
 		began := time.Now()
+		var err error
 		if l == nil {
-			var err error
-			if l, err = c.spawn(); err != nil {
-				c.fail(fmt.Errorf("there is no holder: %w", err))
-				return
+			if l, err = c.spawn(); err == nil {
+				if l == nil {
+					return // it is over
+				}
+				c.changed()
 			}
-			if l == nil {
-				return // it is over
-			}
-			c.changed()
 		}
-		c.listen(l)
-		if time.Since(began) > time.Second {
-			failed = 0
+		if err == nil {
+			c.listen(l)
+			err = errors.New("it died again and again")
+			if time.Since(began) > time.Second {
+				failed = 0
+			}
 		}
 		if failed++; failed == maxHolders {
-			c.fail(errors.New("there is no holder: it died again and again"))
+			c.fail(fmt.Errorf("there is no holder: %w", err))
 			return
 		}
 		l = nil
@@ -249,7 +257,6 @@ func (c *Client) spawn() (*link, error) {
 		l.close()
 		return nil, err
 	}
-	go func() { _ = cmd.Wait() }() // how it ended is of no interest
 	c.state.Holder = cmd.Process.Pid
 	text, err := json.Marshal(c.state)
 	if err == nil {
@@ -264,7 +271,12 @@ func (c *Client) spawn() (*link, error) {
 		err = l.send(opServing, "", pid(), -1)
 	}
 	if err != nil {
+		_ = cmd.Process.Kill() // see send
+		c.state.Holder = 0
 		l.close()
+	}
+	go func() { _ = cmd.Wait() }() // how it ended is of no interest
+	if err != nil {
 		return nil, err
 	}
 	c.link = l

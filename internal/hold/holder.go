@@ -75,7 +75,7 @@ type Holder struct {
 	resumed    bool // there was a server before the present one
 	listener   *net.UnixListener
 	ending     bool  // a signal has said so
-	old        *link // the holder that this one replaces, until a server serves
+	old        *link // the holder that this one replaces, until it is gone
 	taker      *link // the holder that replaces this one
 	given      bool  // it has the items
 	foreground bool
@@ -205,8 +205,24 @@ func (h *Holder) take(f *os.File) error {
 		}
 		h.takeovers, h.old, h.resumed = s.Takeovers, l, true
 		_ = l.conn.SetReadDeadline(time.Time{})
+		go h.read(l)
 		return h.start()
 	}
+}
+
+// oldSaid reacts to the holder that this one replaces. True says that it goes on itself:
+// then the server of this one must not.
+func (h *Holder) oldSaid(e event) bool {
+	if e.err == nil && e.m.op == opFail {
+		_ = syscall.Kill(h.pid, syscall.SIGKILL)
+		h.failure = &Failure{"takeover: " + string(e.m.data), 1}
+		return true
+	}
+	if e.err != nil {
+		h.old.close()
+		h.old = nil
+	}
+	return false
 }
 
 // put takes an item.
@@ -328,12 +344,20 @@ func (h *Holder) loop() int {
 			}
 		case e.late != nil:
 			if e.late == h.taker {
+				_ = e.late.send(opFail, "", []byte("the new server takes too long to answer; the mount goes on as before"), -1)
 				e.late.close()
 			}
 		case e.again:
+			if h.ending {
+				return h.giveUp()
+			}
 			if err := h.start(); err != nil {
 				h.Log.Error("hold", "error", err)
 				return h.giveUp()
+			}
+		case e.from == h.old && h.old != nil:
+			if h.oldSaid(e) {
+				return h.end(1)
 			}
 		case e.from == h.server:
 			if code, over := h.heard(e); over {
@@ -402,8 +426,6 @@ func (h *Holder) nowServed(m message) {
 	}
 	if h.old != nil {
 		_ = h.old.send(opTaken, "", nil, -1) // it may be gone: nobody misses it
-		h.old.close()
-		h.old = nil
 	}
 	if h.Ready != nil {
 		h.Ready()
@@ -440,12 +462,16 @@ func (h *Holder) died() (code int, over bool) {
 	if h.quick > maxQuick {
 		return h.giveUp(), true
 	}
+	h.next(time.Duration(max(h.quick-3, 0)) * 50 * time.Millisecond)
+	h.Log.Warn("the serving process died; another one goes on", "takeovers", h.takeovers)
+	return 0, false
+}
+
+// next has another server go on, after a delay.
+func (h *Holder) next(delay time.Duration) {
 	h.takeovers++
 	h.resumed = true
-	h.Log.Warn("the serving process died; another one goes on", "takeovers", h.takeovers)
-	delay := time.Duration(max(h.quick-3, 0)) * 50 * time.Millisecond
 	time.AfterFunc(delay, func() { h.events <- event{again: true} })
-	return 0, false
 }
 
 // wanted is called when another holder wants the items.
@@ -458,7 +484,7 @@ func (h *Holder) wanted(l *link) {
 	case err != nil:
 	case m.op != opTake || string(m.data) != version:
 		reason = "this mount is served by a layerfs whose state the other one does not understand; unmount it and mount again"
-	case h.taker != nil || h.old != nil:
+	case h.taker != nil || h.old != nil && !h.served:
 		reason = "another takeover is under way; try again"
 	case h.server == nil:
 		reason = "its serving process is being started; try again"
@@ -506,11 +532,7 @@ func (h *Holder) takerSaid(e event) bool {
 	h.taker.close()
 	h.taker = nil
 	if h.given && h.server == nil {
-		h.resumed = true
-		h.takeovers++
-		if err := h.start(); err != nil {
-			h.Log.Error("hold", "error", err)
-		}
+		h.next(0)
 	}
 	return false
 }

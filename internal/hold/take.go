@@ -79,8 +79,11 @@ func SpawnTaker(conn, log *os.File) error {
 	_ = r.SetReadDeadline(time.Now().Add(2 * takeWait)) // a pipe has one
 	answer := make([]byte, 4096)
 	n, err := r.Read(answer)
-	if n == 0 {
-		return errors.Join(errors.New("the new holder died before it answered"), err)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errors.New("the new holder does not answer; `layerfs mounts` shows who serves now")
+	case n == 0:
+		return fmt.Errorf("the new holder died before it answered; its messages are in %s", log.Name())
 	}
 	if answer[0] != opServing {
 		return errors.New(string(answer[1:n]))
